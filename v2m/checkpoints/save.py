@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,19 @@ def write_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> N
         if uses[value.untyped_storage().data_ptr()] > 1:
             tensors[name] = value.clone()
     save_file(tensors, path, metadata={"format": "pt", **metadata})
+    _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file, in place: they are written in random order."""
+    with path.open("r+b") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+        metadata = dict(sorted(header.pop("__metadata__").items()))
+        text = json.dumps({"__metadata__": metadata, **header}, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= size, "safetensors writes compact JSON"
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -6,10 +6,9 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import Namespace
 
@@ -22,7 +21,7 @@ from v2m.core.types import Controls, InpaintRequest
 from v2m.pipeline import batch
 from v2m.pipeline.outputs import printable
 from v2m.pipeline.recipes import DEFAULT_RECIPE, Recipe, add_recipe_arguments, build_recipe, recipe_path
-from v2m.pipeline.result import Extras
+from v2m.pipeline.result import Extras, ScoreResult
 from v2m.pipeline.sidecar import sha256_file
 
 FLAGS = {"source": "--inpaint-source"}
@@ -193,18 +192,18 @@ def _run(argv: Sequence[str]) -> str | int:
     )  # fmt: skip
     for warning in result.metadata.warnings:
         sys.stderr.write(f"warning: {with_flags(warning, FLAGS)}\n")
-    return _summary(result.record)
+    return _summary(result)
 
 
-def _summary(record: Mapping[str, Any]) -> str:
-    out = Path(record["output"]["file"])
+def _summary(result: ScoreResult) -> str:
+    out, record = result.path, result.record
     path = min(os.path.relpath(out), str(out), key=len)
     duration = record["range"]["end"] - record["range"]["start"]
     facts = [f"{duration:.1f} s of music", f"{record['mix']['loudness']:.1f} LUFS"] if record["mix"]["loudness"] else []
     if alignment := record["alignment"]:
         hits, chance = (alignment[key] * alignment["n"] for key in ("hits", "chance"))
         facts.append(f"{round(hits)} of {alignment['n']} cuts met ({chance:.1f} by chance)")
-    facts.append(f"in {sum(record['seconds'].values()):.1f} s")
+    facts.append(f"in {sum(result.metadata.stage_seconds.values()):.1f} s")
     return f"wrote {printable(path)} and {printable(out.with_suffix('.json').name)}: {', '.join(facts)}"
 
 

@@ -48,6 +48,7 @@ class Container:
     audio_encoder: tuple[str, ...]
     subtitle_codec: str | None = None
     multiple_audio_tracks: bool = True
+    random_ids: bool = False  # FFmpeg marks each file by a random number, unless told not to
 
 
 # The fast coder takes half the time, and at this rate lies nearer to its input (measured: 35 dB against 31 at 192k).
@@ -60,8 +61,8 @@ CONTAINERS = {
     **dict.fromkeys((".mp4", ".m4v"), MP4),
     ".mov": Container("mov", "mov", AAC_ARGUMENTS, "mov_text"),
     ".3gp": Container("mov", "3gp", AAC_ARGUMENTS, "mov_text"),
-    ".mkv": Container("matroska", "matroska", AAC_ARGUMENTS, "srt"),
-    ".webm": Container("matroska", "webm", OPUS_ARGUMENTS, "webvtt"),
+    ".mkv": Container("matroska", "matroska", AAC_ARGUMENTS, "srt", random_ids=True),
+    ".webm": Container("matroska", "webm", OPUS_ARGUMENTS, "webvtt", random_ids=True),
     # AVI cannot declare an encoder's delay (23 ms for MP3), so only PCM is in time.
     ".avi": Container("avi", "avi", ("pcm_s16le",)),
     **dict.fromkeys((".ts", ".mts"), MPEG_TS),
@@ -69,7 +70,7 @@ CONTAINERS = {
     **dict.fromkeys((".mpg", ".mpeg"), MPEG_PS),
     ".flv": Container("flv", "flv", AAC_ARGUMENTS, multiple_audio_tracks=False),
     ".wmv": Container("asf", "asf", MP3_ARGUMENTS),
-    ".ogv": Container("ogg", "ogg", OPUS_ARGUMENTS),
+    ".ogv": Container("ogg", "ogg", OPUS_ARGUMENTS, random_ids=True),
 }
 DEFAULT_SUFFIXES = {
     "mov": ".mp4", "gif": ".mp4", "apng": ".mp4", "webp": ".mp4", "mpegts": ".ts", "mpeg": ".mpg", "flv": ".flv",
@@ -159,6 +160,7 @@ def mux(
             *_stream_arguments(job, Path(folder), _muxer_writes_covers(job, media.metadata)),
             *_metadata_arguments(job, media.metadata),
             *([] if max_duration is None else ("-t", str(max_duration), "-copyinkf")),
+            *(("-fflags", "+bitexact") if job.container.random_ids else ()),
             *("-f", job.container.muxer, file_url(out)),
         ]
         run_ffmpeg(command, _pcm_chunks(job, progress), timeout)

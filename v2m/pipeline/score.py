@@ -193,7 +193,7 @@ class _Job:
             record = sidecar.build(
                 clip=self.clip, section=self.section, outputs=self.outputs, staged=staged, tagger=self.tagger,
                 generator=self.generator, recipe=self.recipe, tags=tags, candidates=ranked, mix=report,
-                stage_seconds=self.clock.laps, warnings=warnings,
+                warnings=warnings,
             )  # fmt: skip
             sidecar.write(record, staged.sidecar)
         notes, settings = tuple(record["warnings"]), record["settings"]

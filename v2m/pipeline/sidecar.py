@@ -8,7 +8,6 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,16 +57,17 @@ def build(
     tags: Tags,
     candidates: Sequence[Candidate],
     mix: MixReport,
-    stage_seconds: Mapping[str, float],
     warnings: Sequence[str],
 ) -> dict[str, Any]:
-    """The record of one finished run; `candidates` come best first. Plain values only."""
+    """The record of one finished run; `candidates` come best first. Plain values only.
+
+    Nothing in it depends on the time, or on the folder of the outputs: the same run gives the same bytes.
+    """
     best = candidates[0]
     stat, written = clip.path.stat(), staged.video.stat()
     return {
         "schema": SCHEMA,
         "v2m": v2m.__version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "input": {
             "file": str(clip.path),
             "sha256": sha256_file(clip.path),
@@ -82,7 +82,7 @@ def build(
             "frames": len(clip.timestamps),
             "seconds": round(clip.duration, 4),
         },
-        "output": {"file": str(outputs.video), "sha256": sha256_file(staged.video), "bytes": written.st_size},
+        "output": {"file": outputs.name, "sha256": sha256_file(staged.video), "bytes": written.st_size},
         "range": {"start": round(section.start, 4), "end": round(section.start + section.duration, 4)},
         "recipe": recipe.name,
         "settings": dict(recipe.settings),
@@ -96,7 +96,6 @@ def build(
         "weights": _weights(tagger, generator),
         "alignment": _alignment(best.soundtrack, section),
         "mix": mix.to_dict(),
-        "seconds": dict(stage_seconds),
         "warnings": [*video.current_warnings(clip), *warnings, *mix.warnings],
         "versions": {"python": platform.python_version(), **_versions(*PACKAGES)},
     }

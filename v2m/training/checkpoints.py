@@ -114,6 +114,10 @@ class CheckpointCallback(ModelCheckpoint):
             warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
             super().setup(trainer, pl_module, stage)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs, without paths: a run's files do not depend on its folder."""
+        return {"best_model_score": None, "best_model_path": ""}
+
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._step = trainer.global_step

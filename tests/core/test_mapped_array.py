@@ -7,9 +7,11 @@ import mmap
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from v2m.core import mapped_array
+from v2m.core.audio_ops import apply_gain
 
 pytestmark = pytest.mark.skipif(
     not hasattr(mmap, "MADV_DONTNEED") or not hasattr(os, "posix_fallocate"),
@@ -35,6 +37,13 @@ def test_released_pages_leave_memory_and_keep_their_values() -> None:
 def test_chunks_cover_every_sample_once() -> None:
     assert [(part.start, part.stop) for part in mapped_array.chunks(7, 3)] == [(0, 3), (3, 6), (6, 7)]
     assert list(mapped_array.chunks(0)) == []
+
+
+def test_last_gain_holds_beyond_the_curve_in_every_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped_array, "CHUNK", 64)
+    samples = np.ones((2, 300), np.float32)
+    apply_gain(samples, np.array([0.5, 0.25]))
+    assert samples[:, 48:].tolist() == np.full((2, 252), 0.25).tolist()
 
 
 def test_array_stays_in_memory_where_the_disk_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:

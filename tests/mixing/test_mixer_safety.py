@@ -15,7 +15,6 @@ import pytest
 
 from tests.conftest import FFMPEG, ffmpeg, names
 from tests.media.audio_checks import drums, tone
-from v2m.core import atomic
 from v2m.core.atomic import check_output
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import Video
@@ -194,7 +193,7 @@ def test_missing_ffmpeg_is_reported(clip: Video, out: Path, tmp_path: Path, monk
 
 
 def test_full_disk_is_reported_before_the_work(clip: Video, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 100))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 100))
     with pytest.raises(OSError, match="No space left") as raised:
         check_output(clip.path, out, overwrite=False)
     assert raised.value.errno == errno.ENOSPC

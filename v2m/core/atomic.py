@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
+from v2m.core.disk_space import free_bytes
 from v2m.core.errors import UsageError
 
 NAME_MAX = 255  # bytes, on every usual file system
@@ -117,7 +118,7 @@ def check_output(video: Path, out: Path, overwrite: bool) -> None:
         raise UsageError(f"{out} exists already: give `overwrite=True` or another `out`")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "this folder cannot be written to", str(folder))
-    if shutil.disk_usage(folder).free < video.stat().st_size:
+    if free_bytes(folder) < video.stat().st_size:
         raise no_space()
 
 

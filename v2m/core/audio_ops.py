@@ -23,7 +23,8 @@ def apply_gain(samples: NDArray[np.float32], gain: Floats, start: int = 0) -> No
     for part in mapped_array.chunks(samples.shape[1]):
         chunk = samples[:, part]
         first = start + part.start
-        hops = slice(max(first // HOP - 1, 0), (first + chunk.shape[1]) // HOP + 2)
+        low = max(min(first // HOP, len(gain)) - 1, 0)  # beyond the curve its last value holds
+        hops = slice(low, (first + chunk.shape[1]) // HOP + 2)
         middles = np.arange(len(gain))[hops] * HOP + (HOP - 1) / 2
         chunk *= np.interp(np.arange(first, first + chunk.shape[1]), middles, gain[hops]).astype(np.float32)
 

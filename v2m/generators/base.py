@@ -74,6 +74,10 @@ class GeneratorBase:
             soundtracks.append(self.generate(video, tags, seed, stems=stems, controls=controls, progress=part))
         return soundtracks
 
+    def audio_bytes(self, duration: float, *, stems: bool) -> int:
+        """Return the least bytes of the samples of a soundtrack; 0 where not known before the work."""
+        return 0
+
     def release(self) -> None:
         """Free the model's memory; the next call of `generate` loads it again."""
 
@@ -101,7 +105,8 @@ class _ExternalGenerator(GeneratorBase):
 
     def __init__(self, plugin: MusicGenerator) -> None:
         self.plugin = plugin
-        for name in ("capabilities", "weights", "prepare", "validate_video", "generate_batch", "release"):
+        methods = ("prepare", "validate_video", "generate_batch", "audio_bytes", "release")
+        for name in ("capabilities", "weights", *methods):
             if hasattr(plugin, name):
                 setattr(self, name, getattr(plugin, name))
         self.generate = plugin.generate

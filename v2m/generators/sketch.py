@@ -58,6 +58,10 @@ class Sketch(GeneratorBase):
         if controls.inpaint is not None:
             TakeHistory.from_request(controls.inpaint)
 
+    def audio_bytes(self, duration: float, *, stems: bool) -> int:
+        """Return the bytes of the stereo mix, with `stems` those of the effects and of one other stem, too."""
+        return (3 if stems else 1) * 8 * seconds_to_samples(duration, self.sample_rate)
+
     def generate(
         self,
         video: Video,

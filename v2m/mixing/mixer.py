@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from v2m.analysis.loudness import amplitude_to_db, integrated_loudness, peak_env
 from v2m.core import mapped_array
 from v2m.core.atomic import check_output, no_space, publish, temporary_sibling
 from v2m.core.audio_ops import HOP
+from v2m.core.disk_space import free_bytes
 from v2m.core.errors import UsageError
 from v2m.core.timing import db_to_gain, samples_to_seconds
 from v2m.core.types import Audio, ProgressFn, Video
@@ -207,7 +207,7 @@ def _mux_and_verify(
         problem = f"{job.video.path.name} cannot be written as {temporary.suffix} ({error})"
         raise UsageError(f"{problem}: give a {others} output") from error
     # ffmpeg can exit with 0 on a full disk.
-    if problems and shutil.disk_usage(temporary.parent).free < DISK_FULL_BYTES:
+    if problems and free_bytes(temporary.parent) < DISK_FULL_BYTES:
         raise no_space()
     if problems:
         raise RuntimeError(f"the video was not written: what ffmpeg made {'; '.join(problems)}")

@@ -20,7 +20,7 @@ from v2m.media import audio, video
 from v2m.media.video import Limits
 from v2m.mixing import mixer
 from v2m.mixing.mixer import MixConfig
-from v2m.pipeline import sidecar
+from v2m.pipeline import sidecar, space
 from v2m.pipeline.inpaint_source import resolve_inpaint_source
 from v2m.pipeline.outputs import Outputs
 from v2m.pipeline.ranking import RankBy, prepare_ranking, rank_candidates
@@ -112,6 +112,7 @@ def score_video(
     if controls.inpaint is not None:
         controls = replace(controls, inpaint=resolve_inpaint_source(controls.inpaint, clip, section, outputs.video))
     mixer.validate_streams(clip, target, recipe.mix)
+    space.check_before_work(clip, section, the_generator, recipe=recipe, extras=extras, folder=outputs.folder)
     job = _Job(clip, section, outputs, recipe, the_tagger, the_generator, controls, extras, stages, clock)
     with capture_warnings() as warnings:
         final_tags, ranked = job.compose()
@@ -179,6 +180,10 @@ class _Job:
     def write(self, tags: Tags, ranked: Sequence[Candidate], warnings: Sequence[str]) -> ScoreResult:
         """Mix the best candidate into the video, and write everything else beside it."""
         best, *others = ranked
+        space.check_before_writing(
+            self.clip, self.section, [candidate.soundtrack for candidate in ranked],
+            recipe=self.recipe, extras=self.extras, folder=self.outputs.folder,
+        )  # fmt: skip
         with self.outputs.staged() as staged:
             with self.stages("Mixing and writing") as progress:
                 comment = sidecar.container_comment(self.recipe.name)

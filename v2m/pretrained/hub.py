@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 from huggingface_hub import HfApi, constants, errors, get_cached_repo_tree, snapshot_download
 from tqdm import tqdm
 
+from v2m.core.disk_space import format_bytes, free_bytes
 from v2m.core.errors import DependencyError, DiskFullError, error_text
 
 MAX_ATTEMPTS = 3  # each keeps the files that are complete; huggingface_hub itself resumes within a file
@@ -73,7 +73,7 @@ def download(remote: RemoteRepo, names: Sequence[str], license: str | None) -> P
     tqdm.write(f"fetching {repo} ({format_bytes(size)}){note}; license: {terms}; into {cache}", file=sys.stderr)
     existing = next(folder for folder in (cache.absolute(), *cache.absolute().parents) if folder.exists())
     with _explained_errors(repo, remote.revision, size=size):
-        free = shutil.disk_usage(existing).free
+        free = free_bytes(existing)
         if free < remaining:
             raise _disk_full_error(repo, remaining, f"only {format_bytes(free)} are free")
         patterns = [escape(name) for name in names]
@@ -93,14 +93,6 @@ def upload(folder: Path, repo: str, *, private: bool = False) -> str:
         url = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message="Uploaded by v2m")
         return str(url)
-
-
-def format_bytes(size: int) -> str:
-    """Bytes in decimal units: 12.4 GB, 1.8 MB."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size} bytes"
 
 
 @contextmanager

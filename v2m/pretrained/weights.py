@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from v2m.core.atomic import atomic_write
+from v2m.core.disk_space import format_bytes
 from v2m.core.errors import DependencyError
 from v2m.core.types import WeightsInfo
 
@@ -68,7 +69,7 @@ def fetch(
         download_size = sum(remote.sizes[name] for name in names)
         folder = hub.download(remote, names, _license_name(remote.card) or license)
     except hub.HubError as error:
-        size = "" if download_size is None else f" ({hub.format_bytes(download_size)})"
+        size = "" if download_size is None else f" ({format_bytes(download_size)})"
         where = f"put its files into {checkpoint_folders()[0] / Path(repo).name}, or give the folder that has them"
         raise DependencyError(f"weights {repo}{size} cannot be fetched: {error}; or {where}", repo) from error
     return WeightsInfo(name, folder, folder.name, _card_license(folder) or license)

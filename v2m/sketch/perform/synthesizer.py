@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2m.core import mapped_array
+from v2m.core.disk_space import check_space
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.timing import db_to_gain, samples_to_seconds, seconds_to_samples, time_grid
 from v2m.core.types import ProgressFn
@@ -117,7 +118,10 @@ def render_mix(
     stems: bool,
     progress: ProgressFn,
 ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
-    """Render the mix (2, `count`), peaking at −3 dBFS, and with `stems` the stems that sum to it."""
+    """Render the mix (2, `count`), peaking at −3 dBFS, and with `stems` the stems that sum to it.
+
+    Raises DiskFullError where they fit neither on the disk of temporary files nor in memory.
+    """
     bus = MixBus(sheet.style, sample_rate, reverb)
     groups: dict[str, list[Part]] = defaultdict(list)
     for part in parts:
@@ -125,6 +129,7 @@ def render_mix(
     groups.setdefault("effects", [])
     sources = {stem: _render_blocks(sheet, group, soundfont, sample_rate, bus.hop) for stem, group in groups.items()}
     noises = NoiseEffects(sheet, sample_rate)
+    check_space((1 + len(groups) * stems) * 8 * count)
     mix = mapped_array.zeros((2, count))
     stem_audio = {stem: mapped_array.zeros((2, count)) for stem in groups} if stems else {}
     for start in range(0, count, bus.hop):

@@ -1,0 +1,50 @@
+"""Estimates of the least room that a job takes, before its work and before its files are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from v2m.core.disk_space import check_space
+from v2m.core.timing import seconds_to_samples
+from v2m.core.types import Soundtrack, Video
+from v2m.generators.base import GeneratorBase
+from v2m.media.mux import needs_reencode
+from v2m.mixing.mixdown import SAMPLE_RATE
+from v2m.pipeline.recipes import Recipe
+from v2m.pipeline.result import Extras
+
+FRAME_BYTES = 8  # of stereo in float32
+
+
+def check_before_work(
+    clip: Video, section: Video, generator: GeneratorBase, *, recipe: Recipe, extras: Extras, folder: Path
+) -> None:
+    """Raise DiskFullError where the job cannot fit, whatever music is written."""
+    music, with_stems = (generator.audio_bytes(section.duration, stems=stems) for stems in (False, True))
+    parts = with_stems - music if extras.stems else 0
+    outputs = _copy_bytes(clip, recipe) + parts + music * (recipe.candidates - 1 + extras.wav)
+    check_space((music + parts) * recipe.candidates + _mix_bytes(clip, section), outputs, folder)
+
+
+def check_before_writing(
+    clip: Video, section: Video, ranked: Sequence[Soundtrack], *, recipe: Recipe, extras: Extras, folder: Path
+) -> None:
+    """Raise DiskFullError where the music, the best first, finds no room for its mix and its files."""
+    best, *others = ranked
+    written = [*(best.stems.values() if extras.stems else ()), *([best.audio] if extras.wav else ())]
+    written += [other.audio for other in others]
+    outputs = _copy_bytes(clip, recipe) + sum(4 * audio.samples.size for audio in written)
+    check_space(_mix_bytes(clip, section), outputs, folder)
+
+
+def _copy_bytes(clip: Video, recipe: Recipe) -> int:
+    """Return the least size of the output: nothing where sound is left out or pictures are encoded."""
+    is_copy = recipe.mix.original != "replace" or not clip.audio_streams
+    return clip.path.stat().st_size if is_copy and not needs_reencode(clip) else 0
+
+
+def _mix_bytes(clip: Video, section: Video) -> int:
+    """Return the bytes of the music in the mix and of the mix as read back from the file."""
+    durations = (section.duration, clip.duration)
+    return sum(FRAME_BYTES * seconds_to_samples(duration, SAMPLE_RATE) for duration in durations)

@@ -93,7 +93,8 @@ def folder_mb(folder: Path) -> float:
 
 def measure_hour(minutes: float = 60.0) -> dict[str, float]:
     """Return the figures of one run: peaks in MB (2²⁰ bytes), wall seconds of the command."""
-    peaks = dict.fromkeys(("hour_all_extras_mb", "anonymous_mb", "temporary_disk_mb", "output_disk_mb"), 0.0)
+    names = ("hour_all_extras_mb", "anonymous_mb", "temporary_disk_mb", "output_disk_mb")
+    peaks: dict[str, float] = dict.fromkeys(names, 0.0)
 
     def raise_to(name: str, value: float) -> None:
         peaks[name] = max(peaks[name], value)

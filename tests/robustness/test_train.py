@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 import torch
 
 from tests.conftest import names
-from tests.e2e.test_train import words
+from tests.e2e.test_train import ROOT, words
 from tests.fixtures.tiny import shards as made
 from tests.robustness.full_disk import file_size_limit, small_disk
 from v2m.cli.train import main
@@ -179,6 +182,19 @@ def test_loss_that_is_not_finite_ends_the_run_unsaved(tmp_path: Path, capsys: py
     assert fit(folder, tmp_path / "none", *DIVERGING) == USAGE
     assert "there is no checkpoint before it" in line(capsys)
     assert not (tmp_path / "none/checkpoints").exists()
+
+
+def test_anomaly_ends_the_run_in_one_line_that_names_the_operation(tmp_path: Path) -> None:
+    folder = made.write(tmp_path / "in", (3, 3), seconds=2.0)
+    more = [*DIVERGING, "--checkpoints.every_n_train_steps", "1", "--trainer.detect_anomaly", "true"]
+    command = [sys.executable, "train.py", *words(folder, tmp_path, *more)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == USAGE, done.stderr
+    told = done.stderr.splitlines()
+    assert re.search(r"^train\.py: \w+Backward0 gave NaN in the backward pass of step 2, so the run ends", told[-1])
+    assert f"the last good checkpoint is '{tmp_path / 'checkpoints/step00000001.ckpt'}'" in told[-1]
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,7 @@ MOOT_WARNINGS = (  # Lightning's, about what is no problem here
     "LightningCLI's args parameter",  # `v2m tag` and `v2m train` have taken their name off the arguments
     r".*isinstance\(treespec, LeafSpec\)",  # its own use of PyTorch
     "Total length of `list` across ranks is zero",  # no validation is wanted
+    r"Error detected in \w+Backward",  # a traceback of the forward pass, before the error that ends the run
     "The number of training batches .* is smaller than the logging interval",  # steps count on over the epochs
 )
 MOOT_RECORDS = ("Tip:", "TPU available", "that has Tensor Cores", "No CUDA runtime is found")  # no command acts on them
@@ -180,7 +181,9 @@ def _is_relevant(record: logging.LogRecord) -> bool:
 
 
 def _as_usage_error(error: BaseException) -> BaseException:
-    """Return a UsageError for settings that Lightning refuses while it runs; any other error as it is."""
+    """Return a UsageError that caused the error or for settings that Lightning refuses, else the error."""
+    if isinstance(error.__cause__, errors.UsageError):
+        return error.__cause__
     if not isinstance(error, ValueError | MisconfigurationException) or errors.exit_code(error) != errors.BUG:
         return error
     last = traceback.extract_tb(error.__traceback__)[-1].filename

@@ -29,6 +29,7 @@ from v2m.core.atomic import atomic_write
 from v2m.core.errors import DISK_FULL_ERRNOS, DiskFullError, UsageError, error_text
 
 REQUEUE_SIGNAL = getattr(signal, "SIGUSR1", None)  # SLURM's; Windows has none
+ANOMALY = re.compile(r"Function '(\w+)' returned nan values")  # PyTorch's words
 RNG_STATE = "rng_state"  # key in a checkpoint: the states of the random numbers, by rank
 
 logger = logging.getLogger(__name__)
@@ -160,7 +161,11 @@ class CheckpointCallback(ModelCheckpoint):
         restore_signal_handlers(self._handlers)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ARG002
+        """Restore the signal handlers; give what `detect_anomaly` has found a UsageError as its cause."""
         restore_signal_handlers(self._handlers)
+        if isinstance(exception, RuntimeError) and (match := ANOMALY.match(str(exception))):
+            problem = f"{match[1]} gave NaN in the backward pass of step {self._step + 1}"
+            exception.__cause__ = UsageError(self._describe_divergence(trainer, problem))
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
         if _any_not_finite(trainer, checkpoint["state_dict"].values()):

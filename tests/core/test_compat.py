@@ -157,3 +157,17 @@ def test_librosa_is_imported_where_its_lock_cannot_be_had(
     monkeypatch.setattr(compat.importlib, "import_module", imported.append)
     import_librosa()
     assert imported == ["librosa.beat", "librosa"]
+
+
+@pytest.mark.parametrize(("limit", "shown"), [(None, "Epoch 3   "), (5, "Epoch 3/4 ")])
+def test_epochs_are_counted_without_a_limit_where_there_is_none(limit: int | None, shown: str) -> None:
+    """Lightning 2.6 shows "Epoch 3/-2" where only the steps are limited."""
+    lightning = pytest.importorskip("lightning")
+    rich = pytest.importorskip("lightning.pytorch.callbacks.progress.rich_progress")
+    bar = rich.RichProgressBar()
+    trainer = lightning.Trainer(
+        max_steps=9, max_epochs=limit, callbacks=[bar], logger=False, enable_checkpointing=False, accelerator="cpu"
+    )
+    bar.setup(trainer, lightning.LightningModule(), "fit")
+    compat.hide_unlimited_epochs(trainer)
+    assert bar._get_train_description(3) == shown

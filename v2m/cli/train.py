@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from v2m.checkpoints import lightning_ckpt
 from v2m.cli.runner import with_flags
-from v2m.core import errors
+from v2m.core import compat, errors
 from v2m.core.arguments import to_plain
 from v2m.data.module import ShardData
 from v2m.pretrained import safe_load
@@ -135,6 +135,7 @@ class TrainCLI(ResultsCLI):
 
     def before_fit(self) -> None:
         """Resume from the newest readable checkpoint of the run's folder, unless one is given."""
+        compat.hide_unlimited_epochs(self.trainer)
         kwargs: Any = self.config_init["fit"]
         kwargs["weights_only"] = True
         if kwargs.get("ckpt_path") is None:

@@ -127,6 +127,13 @@ def save_with_callback(callback: Any, trainer: Any, path: str) -> None:
     callback._save_checkpoint(trainer, path)
 
 
+def hide_unlimited_epochs(trainer: Any) -> None:
+    """Let Lightning's RichProgressBar count epochs that have no limit; it shows "Epoch 3/-2" (Lightning 2.6)."""
+    bar = trainer.progress_bar_callback
+    if trainer.max_epochs == -1 and hasattr(bar, "_get_train_description"):
+        bar._get_train_description = "Epoch {:<4}".format  # as wide as "Validation"
+
+
 def set_parallel_sizes(strategy: Any, data: int, tensor: int) -> None:
     """Set the numbers of ranks of Lightning's ModelParallelStrategy once all ranks are known."""
     strategy._data_parallel_size, strategy._tensor_parallel_size = data, tensor

@@ -182,7 +182,7 @@ def _is_relevant(record: logging.LogRecord) -> bool:
 
 
 def _as_usage_error(error: BaseException) -> BaseException:
-    """Return a UsageError that caused the error or for settings that Lightning refuses, else the error."""
+    """Return a UsageError: the cause, or for what Lightning refuses while it runs; else the error."""
     if isinstance(error.__cause__, errors.UsageError):
         return error.__cause__
     if not isinstance(error, ValueError | MisconfigurationException) or errors.exit_code(error) != errors.BUG:

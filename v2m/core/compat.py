@@ -128,7 +128,7 @@ def save_with_callback(callback: Any, trainer: Any, path: str) -> None:
 
 
 def hide_unlimited_epochs(trainer: Any) -> None:
-    """Let Lightning's RichProgressBar count epochs that have no limit; it shows "Epoch 3/-2" (Lightning 2.6)."""
+    """Let RichProgressBar count epochs that have no limit; it shows "Epoch 3/-2" (Lightning 2.6)."""
     bar = trainer.progress_bar_callback
     if trainer.max_epochs == -1 and hasattr(bar, "_get_train_description"):
         bar._get_train_description = "Epoch {:<4}".format  # as wide as "Validation"

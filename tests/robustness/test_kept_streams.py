@@ -149,13 +149,19 @@ def test_boxes_that_ffmpeg_does_not_know_are_kept(target: str, tmp_path: Path) -
     np.testing.assert_array_equal(original[0][:40_000], copy[0][:40_000])
 
 
-@pytest.mark.parametrize(("target", "lost"), [(".mp4", ()), (".mov", ()), (".mkv", ("HMMT box", "FIRM box"))])
+@pytest.mark.parametrize(
+    ("target", "lost"), [(".mp4", ()), (".mov", ()), (".mkv", ("©xsp box", "HMMT box", "FIRM box"))]
+)
 def test_user_data_of_a_camera_is_kept_or_named(target: str, lost: tuple[str, ...], tmp_path: Path) -> None:
-    """GoPro writes the highlights (HMMT) and the firmware (FIRM) into the file's user data."""
+    """GoPro writes the highlights (HMMT) and the firmware (FIRM) into the file's user data, DJI the speed (©xsp)."""
     clip = write_clip(tmp_path / "in.mp4")
     data = bytearray(clip.read_bytes())
     moov, udta = boxes_to(bytes(data), (b"moov", b"udta"))
-    extra = box(b"HMMT", struct.pack(">II", 1, 400)) + box(b"FIRM", b"HD8.01.02.50.00")
+    extra = (
+        box(b"\xa9xsp", b"\0\5\x15\xc7+0.10")
+        + box(b"HMMT", struct.pack(">II", 1, 400))
+        + box(b"FIRM", b"HD8.01.02.50.00")
+    )
     data[udta + 8 : udta + 8] = extra
     for place in (moov, udta):
         data[place : place + 4] = struct.pack(">I", int.from_bytes(data[place : place + 4], "big") + len(extra))

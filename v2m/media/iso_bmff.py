@@ -28,6 +28,11 @@ MUXER_BOXES = {
 }
 
 
+READ_USER_DATA = {  # that FFmpeg reads as tags
+    *("©ART", "©alb", "©aut", "©chp", "©cmt", "©com", "©cpy", "©day", "©dir", "©dis", "©ed1", "©enc", "©fmt", "©gen"),
+    *("©grp", "©hst", "©inf", "©lyr", "©mak", "©mod", "©nam", "©ope", "©prd", "©prf", "©req", "©src", "©st3", "©swr"),
+    *("©des", "©too", "©trk", "©url", "©wrn", "©wrt", "©xyz"),
+}
 # Boxes of a track by the box around them, "" for the track itself; those that every muxer writes by itself.
 TRACK_BOXES = {
     "": {"tkhd", "edts", "mdia", "tref", "udta", "free", "skip"},
@@ -244,7 +249,7 @@ def _children(handler: str, data: bytes) -> dict[str, bytes]:
     for first in (QUICKTIME_FIELDS.get(version, fields) if handler == "soun" else fields, fields):
         boxes = [(kind, low, high) for kind, low, high, around in _walk(data, first, len(data)) if not around]
         if boxes and len(data) - boxes[-1][2] < 8:  # QuickTime may end the list with four zero bytes
-            return {kind: data[low:high] for kind, low, high in boxes if kind not in MUXER_BOXES and kind[0] != "©"}
+            return {kind: data[low:high] for kind, low, high in boxes if kind not in MUXER_BOXES | READ_USER_DATA}
     return {}
 
 

@@ -225,6 +225,18 @@ def test_init_from_with_other_components_is_refused(folder: Path, tmp_path: Path
     assert anew.music_model.components["vision_encoder"] == Component("tiny")
 
 
+def test_inputs_of_the_start_that_shards_lack_are_named(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = MusicConfig(replace(LM, codebook_size=64, cross_attention=False), 16, num_chroma=12, segment_duration=1.0)
+    start = checkpoints.V2M(config)
+    start.components = {kind: Component("tiny") for kind in ("codec", "text_encoder")}
+    start.save_pretrained(tmp_path / "melody")
+    trainer(fast_dev_run=1).fit(module(init_from=str(tmp_path / "melody"), lm=None, conditioner=None), data(folder))
+    (warning,) = (record.getMessage() for record in caplog.records if record.name == "v2m.training.module")
+    assert warning.endswith("melody follows a melody, which shards lack: it is trained without")
+
+
 class Linear(nn.Linear):
     """A tagger that is a module itself."""
 

@@ -5,6 +5,7 @@ B batch, K codebooks, T codec frames, S steps of the delay pattern, V codebook e
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -32,6 +33,8 @@ from v2m.models.music_model import MusicConfig
 from v2m.models.visual_conditioner import ConditionerConfig
 from v2m.training import fsdp
 from v2m.training.optim import OptimConfig, param_groups
+
+logger = logging.getLogger(__name__)
 
 
 class LitMusicLM(lightning.LightningModule):
@@ -151,6 +154,9 @@ class LitMusicLM(lightning.LightningModule):
         """Return a model with the weights of `init_from`, and its conditioner or a new one."""
         assert self._init_from is not None
         source = checkpoints.V2M.from_pretrained(self._init_from, dtype=torch.float32)
+        inputs = {"a melody": source.config.num_chroma, "a style": source.config.style}
+        for name in (name for name, value in inputs.items() if value is not None):
+            logger.warning("%s follows %s, which shards lack: it is trained without", self._init_from, name)
         config = replace(source.config, segment_duration=self._window)
         if self._conditioner is None or self._conditioner == config.conditioner:
             return source.train()

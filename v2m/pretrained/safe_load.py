@@ -189,7 +189,7 @@ def _check_file(path: Path) -> None:
     try:
         if not path.is_file():
             kind = "is a folder, not a file" if path.is_dir() else "is missing"
-            raise DependencyError(f"{str(path)!r} {kind}: download it again")
+            raise DependencyError(f"{str(path)!r} {kind}: give a file that exists, or download it again")
         with path.open("rb") as file:
             start = file.read(512).lstrip()
     except PermissionError:

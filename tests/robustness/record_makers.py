@@ -16,7 +16,6 @@ PLACED = {  # boxes that cameras and editors write beside the tracks: where, and
     "Sony's metadata": ((b"moov",), NON_REAL_TIME),
     "XMP of the file": ((), XMP),
     "Canon's uuid": ((b"moov",), box(b"uuid", bytes(range(16)) + b"CNCV")),
-    "360° version 1": ((b"moov", b"trak"), box(b"uuid", bytes.fromhex("ffcc8263f8554a938814587a02521fdd") + b"<r/>")),
     "user data of a track": ((b"moov", b"trak"), box(b"udta", box(b"name", b"Front") + box(b"tagc", b"public.main"))),
     "reference of a track": ((b"moov", b"trak"), box(b"tref", box(b"cdsc", struct.pack(">I", 2)))),
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from v2m.core.types import UNKNOWN_CODEC
 from v2m.media.ffmpeg import describe_media, is_still_item, open_media
-from v2m.media.iso_bmff import read_entries, read_tracks
+from v2m.media.iso_bmff import C2PA, KEYS, read_entries, read_file_boxes, read_tracks
 
 if TYPE_CHECKING:
     from av.stream import Stream
@@ -22,6 +22,7 @@ SIDE_DATA_LINE = re.compile(r" {8}([A-Za-z][\w :-]*?)(?:(?:: |, | \()(.*))?$")
 IGNORED_SIDE_DATA = {"cpb", "paramchange"}  # sizes of the encoder's buffers
 SIDE_DATA_NAMES = {"displaymatrix": "rotation", "DOVI configuration record": "Dolby Vision configuration"}
 BOX_NAMES = {  # of the same record as side data
+    f"uuid {C2PA.hex()[:8]}": "C2PA signature",
     **dict.fromkeys(("dvcC", "dvvC", "dvwC"), "Dolby Vision configuration"),
     **{"st3d": "stereo3d", "sv3d": "spherical", "clli": "Content Light Level Metadata"},
     **{"mdcv": "Mastering Display Metadata", "SmDm": "Mastering Display Metadata"},
@@ -35,6 +36,12 @@ TECHNICAL_TAG = re.compile(  # that a muxer sets
     "filename|stereo_mode|alpha_mode|source_id|timecode|reel_name|_statistics.*|bps.*|number_of_.*"
 )
 FILE_TAGS = {"timecode": "timecode", "reel_name": "reel name"}  # of one track in some containers, of a file in others
+
+# FFmpeg's names of QuickTime's languages, where they are not those of ISO 639-2/T.
+MACINTOSH_LANGUAGES = {
+    **{"bod": "tib", "cym": "wel", "deu": "ger", "ell": "gre", "eus": "baq", "hye": "arm", "isl": "ice", "kat": "geo"},
+    **{"mkd": "mac", "msa": "may", "mya": "bur", "nld": "dut", "sqi": "alb", "swe": "sve", "zho": "chi"},
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ def take_inventory(path: Path) -> Inventory:
     """Read a file's headers. Raises av.error.FFmpegError where it is no media file."""
     entries = read_entries(path)
     boxes = defaultdict(dict, {e.track_id: {_box_name(box): "" for box in e.children} for e in entries})
+    boxes[0] = {**boxes[0], **{_box_name(name): "" for name in read_file_boxes(path) if name != KEYS}}
     for track in read_tracks(path):
         boxes[track.track_id] |= {_track_box_name(*key, data): "" for key, data in track.children.items()}
     alpha = {entry.track_id for entry in entries if entry.handler == "auxv"}
@@ -80,6 +88,8 @@ def take_inventory(path: Path) -> Inventory:
         records, streams, num_chapters = {**boxes[0], **_set_tags(media.metadata)}, [], len(media.chapters())
         for stream in media.streams:
             tags, code = {key.lower(): value for key, value in stream.metadata.items()}, codes.get(stream.index, "")
+            if "name" in tags:  # as FFmpeg reads a title from MP4
+                tags["title"] = tags.pop("name")
             records |= {name: tags[key] for key, name in FILE_TAGS.items() if tags.get(key)}
             kind = _stream_kind(stream, code, num_chapters, stream.id in alpha)
             codec = stream.codec_context and stream.codec_context.codec
@@ -133,11 +143,14 @@ def _stream_values(stream: Stream) -> dict[str, str]:
 
     flags = [flag for flag in Disposition if stream.disposition & flag and flag.name not in {"default", "attached_pic"}]
     values = {f"disposition {flag.name}": "" for flag in flags}
-    values |= {"language": stream.language} if stream.language and stream.language != "und" else {}
+    language = stream.language if stream.language and stream.language != "und" else ""
+    values |= {"language": MACINTOSH_LANGUAGES.get(language, language)} if language else {}
     if isinstance(stream, VideoStream) and stream.codec_context and not stream.disposition & Disposition.attached_pic:
         context, ratio = stream.codec_context, stream.sample_aspect_ratio
         color = (context.color_primaries, context.color_trc, context.colorspace)
         values |= {"color": " ".join(str(int(value)) for value in color)} if set(color) != {2} else {}  # unspecified
+        tags = {key.lower(): value for key, value in stream.metadata.items()}
+        values |= {"alpha channel": ""} if tags.get("alpha_mode") == "1" else {}  # of Matroska, beside the pictures
         values |= {"sample aspect ratio": str(ratio)} if ratio and ratio != 1 else {}
         values |= {"field order": str(int(context.field_order))} if context.field_order > 1 else {}  # interlaced
     return values

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -26,8 +27,6 @@ MUXER_BOXES = {
     *("avcC", "hvcC", "vvcC", "av1C", "vpcC", "d263", "jp2h", "glbl", "colr", "pasp", "fiel", "gama", "btrt", "bitr"),
     *("esds", "dac3", "dec3", "dOps", "dfLa", "alac", "damr", "wave", "chan", "pcmC", "frma", "meta", "loci"),
 }
-
-
 READ_USER_DATA = {  # that FFmpeg reads as tags
     *("©ART", "©alb", "©aut", "©chp", "©cmt", "©com", "©cpy", "©day", "©dir", "©dis", "©ed1", "©enc", "©fmt", "©gen"),
     *("©grp", "©hst", "©inf", "©lyr", "©mak", "©mod", "©nam", "©ope", "©prd", "©prf", "©req", "©src", "©st3", "©swr"),
@@ -40,6 +39,11 @@ TRACK_BOXES = {
     "tref": {"chap", "tmcd", "hint"},
     "udta": {"meta", "name", "kind"},
 }
+
+
+MAX_FILE_BOX_BYTES = 1 << 24
+C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # a signature of the file's bytes, void in every copy
+KEYS = "keys"  # of a phone, which FFmpeg reads as tags but writes without their types
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,46 @@ def restore_entries(path: Path, pairs: Sequence[tuple[Entry, Entry]]) -> None:
     _write_moov(path, start, moov, edited)
 
 
+def read_file_boxes(path: Path) -> dict[str, tuple[bool, bytes]]:
+    """Return boxes of metadata beside the tracks, by name: whether they lie in moov, and their bytes."""
+    boxes: dict[str, tuple[bool, bytes]] = {}
+    _, moov = _read_moov(path)
+    with path.open("rb") as file:
+        for kind, start, size in _top_level(file, path.stat().st_size) if moov else ():
+            if kind in {"uuid", "meta"} and size <= MAX_FILE_BOX_BYTES:
+                file.seek(start)
+                data = file.read(size)
+                boxes |= dict.fromkeys(_file_box_name(kind, data), (False, data))
+    for kind, start, end in _boxes(moov, 8, len(moov)):
+        boxes |= dict.fromkeys(_file_box_name(kind, moov[start:end]), (True, moov[start:end]))
+    return boxes
+
+
+def _file_box_name(kind: str, data: bytes) -> list[str]:
+    if kind == "uuid":
+        return [f"uuid {data[8:12].hex()}"]
+    place = data.find(b"hdlr", 0, 24) + 12
+    handler = data[place : place + 4]
+    if kind != "meta" or handler in {b"mdir", b"pict"}:  # tags; items of a still picture at places of this file
+        return []
+    # A comment among the keys would hide the output's own; those of Apple are written by FFmpeg.
+    is_copied = b"comment" not in data and b"com.apple." not in data
+    return [kind] if handler != b"mdta" else [KEYS] * is_copied
+
+
+def restore_file_boxes(path: Path, source: Path) -> None:
+    """Write into `path` the boxes of metadata of `source` that it lacks, except for signatures."""
+    present = read_file_boxes(path)
+    missing = [box for name, box in read_file_boxes(source).items() if name not in present and box[1][8:24] != C2PA]
+    start, moov = _read_moov(path)
+    edited = bytearray(moov)
+    _insert(edited, len(moov), b"".join(data for is_in_moov, data in missing if is_in_moov), (0,))
+    _write_moov(path, start, moov, edited)
+    if tail := b"".join(data for is_in_moov, data in missing if not is_in_moov):
+        with path.open("ab") as file:
+            file.write(tail)
+
+
 def _write_moov(path: Path, start: int, moov: bytes, edited: bytearray) -> None:
     """Write `edited` in the place of the moov box at `start`, with the chunk offsets behind it moved."""
     if edited == moov or not _shift_chunks(edited, start, len(edited) - len(moov)):
@@ -207,20 +251,26 @@ def _write_moov(path: Path, start: int, moov: bytes, edited: bytearray) -> None:
 
 def _read_moov(path: Path) -> tuple[int, bytes]:
     """Return the place of the moov box and its bytes, none where there is no such box."""
-    length, position = path.stat().st_size, 0
     with path.open("rb") as file:
-        while position + 8 <= length:
-            file.seek(position)
-            header = file.read(16)
-            size = int.from_bytes(header[:4], "big")
-            size = int.from_bytes(header[8:], "big") if size == 1 else size
-            if header[4:8] == b"moov" and size <= MAX_MOOV_BYTES:
-                file.seek(position)
-                return position, file.read(size)
-            if size < 8:  # 0: to the end of the file
-                break
-            position += size
+        for kind, start, size in _top_level(file, path.stat().st_size):
+            if kind == "moov" and size <= MAX_MOOV_BYTES:
+                file.seek(start)
+                return start, file.read(size)
     return 0, b""
+
+
+def _top_level(file: BinaryIO, length: int) -> Iterator[tuple[str, int, int]]:
+    """Yield type, start and size of the boxes of a file; the last may be cut off."""
+    position = 0
+    while position + 8 <= length:
+        file.seek(position)
+        header = file.read(16)
+        size = int.from_bytes(header[:4], "big")
+        size = int.from_bytes(header[8:], "big") if size == 1 else size
+        yield header[4:8].decode("latin-1"), position, size
+        if size < 8:  # 0: to the end of the file
+            return
+        position += size
 
 
 def _boxes(data: bytes | bytearray, start: int, end: int) -> Iterator[tuple[str, int, int]]:

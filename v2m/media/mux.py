@@ -23,7 +23,8 @@ from v2m.media.ffmpeg import (
     picture_streams,
     run_ffmpeg,
 )
-from v2m.media.iso_bmff import Entry, add_covers, read_entries, restore_entries, restore_tracks
+from v2m.media.inventory import MACINTOSH_LANGUAGES
+from v2m.media.iso_bmff import Entry, add_covers, read_entries, restore_entries, restore_file_boxes, restore_tracks
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -158,7 +159,7 @@ def mux(
             *("-protocol_whitelist", "pipe", "-i", "pipe:0"),
             *([] if data is None else (*offset, *input_arguments(data))),
             *_stream_arguments(job, Path(folder), _muxer_writes_covers(job, media.metadata)),
-            *_metadata_arguments(job, media.metadata),
+            *_metadata_arguments(job, media),
             *([] if max_duration is None else ("-t", str(max_duration), "-copyinkf")),
             *(("-fflags", "+bitexact") if job.container.random_ids else ()),
             *("-f", job.container.muxer, file_url(out)),
@@ -169,6 +170,7 @@ def mux(
         if job.container.demuxer == "mov" and is_same_format(job.video, job.container):
             pairs = list(_entry_pairs(job, media, read_entries(out)))
             restore_entries(out, pairs)
+            restore_file_boxes(out, path)
             restore_tracks(out, path, {entry.track_id: copy.track_id for entry, copy in pairs if entry.track_id})
 
 
@@ -284,14 +286,21 @@ def _read_cover(path: Path, index: int) -> tuple[str, bytes]:
         return kind, bytes(next(media.demux(stream)))
 
 
-def _metadata_arguments(job: MuxJob, source_metadata: Mapping[str, str]) -> list[str]:
+def _metadata_arguments(job: MuxJob, media: InputContainer) -> list[str]:
     words = ["-map_metadata", "0", "-map_chapters", "0"]
-    old = {name.lower(): value for name, value in source_metadata.items()}
+    old = {name.lower(): value for name, value in media.metadata.items()}
     for name, value in job.metadata.items():
         before = old.get(name.lower(), "")
         words += ["-metadata", f"{name}={value if not before or value in before else f'{before}; {value}'}"]
     if job.language:
         words += ["-metadata:s:a:0", f"language={job.language}"]
+    for letter, kind, first in (("v", "video", 0), ("a", "audio", 1), ("s", "subtitle", 0)):
+        for number, stream in enumerate(job.of_kind(kind), first):
+            tags, place = media.streams[stream.index].metadata, f"-metadata:s:{letter}:{number}"
+            if "name" in tags:  # as FFmpeg reads what it writes of a title
+                words += [place, f"title={tags.get('title', tags['name'])}", place, "name="]
+            if job.container.muxer == "mov" and (code := MACINTOSH_LANGUAGES.get(tags.get("language", ""))):
+                words += [place, f"language={code}"]
     if job.container.demuxer == "mov":
         # Without the second flag, a phone's tags (com.apple.quicktime.make, location …) would be lost.
         apple = "+use_metadata_tags" if _has_apple_tags(old) else ""

@@ -200,7 +200,7 @@ def _click_places(samples: np.ndarray, shape: np.ndarray) -> Iterator[int]:
 
 
 def refusals(folder: Path) -> Iterator[Result]:
-    """What an output cannot hold is found before the music is written, and the named suffix works."""
+    """Outputs that cannot hold the pictures: refused before the music is written, with a suffix that works."""
     for name, codec, suffix in (("prores.mov", records.PRORES, ".mp4"), ("h264.mp4", records.H264, ".webm")):
         source = records.write_clip(folder / name, codec=codec)
         run = infer(source, folder / f"refused{suffix}")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
-from v2m.core.compat import import_librosa
+from v2m.analysis.notes import HIGHEST, LOWEST, note_activations
 from v2m.core.types import Audio, Floats
 
 Key = tuple[int, str]  # pitch class 0–11 with C = 0, "major" or "minor": as Tags.tonic_and_mode
@@ -15,27 +13,34 @@ KEY_PROFILES = {
     "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
     "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
 }
-FFT_SIZE = 1 << 14
+BASS_RANGE = (48, 64), (1.0, 0.0)  # MIDI notes, and how much they count there; linear between
+TREBLE_RANGE = (44, 56, 88, 100), (0.0, 1.0, 1.0, 0.0)
+TONIC_WEIGHT = 1.0  # of the tonic's share of the bass, against a correlation
 TEMPO_MULTIPLES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 
 
 def estimate_key(audio: Audio) -> Key | None:
-    """Return the key whose profile correlates most with the piece's pitch classes; None for silence."""
-    librosa = import_librosa()
+    """Return the key whose profile fits the piece's notes best; None for silence.
 
-    mono = audio.samples.mean(axis=0)
-    if len(mono) < FFT_SIZE or not mono.any():
+    Scored are the correlation of profile and pitch classes, and the tonic's share of the bass. The weights were chosen
+    on 20 pieces of Sketch, each in three SoundFonts.
+    """
+    notes = note_activations(audio).mean(axis=0)
+    if notes.std() < 1e-9:
         return None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Trying to estimate tuning")  # of noise, which has none
-        chroma = librosa.feature.chroma_stft(
-            y=mono, sr=audio.sample_rate, n_fft=FFT_SIZE, hop_length=FFT_SIZE // 4, norm=None
-        )
-    classes = np.sqrt(chroma).mean(axis=1)
-    if classes.std() < 1e-9:
-        return None
-    keys = [(tonic, mode) for mode in KEY_PROFILES for tonic in range(12)]
-    return max(keys, key=lambda key: np.corrcoef(classes, np.roll(KEY_PROFILES[key[1]], key[0]))[0, 1])
+    midi = np.arange(LOWEST, HIGHEST + 1)
+    bass, treble = (_pitch_classes(notes * np.interp(midi, *range_)) for range_ in (BASS_RANGE, TREBLE_RANGE))
+    classes, bass_share = bass + treble, bass / max(float(bass.sum()), 1e-9)
+
+    def fit(key: Key) -> float:
+        correlation = np.corrcoef(classes, np.roll(KEY_PROFILES[key[1]], key[0]))[0, 1]
+        return float(correlation + TONIC_WEIGHT * bass_share[key[0]])
+
+    return max(((tonic, mode) for mode in KEY_PROFILES for tonic in range(12)), key=fit)
+
+
+def _pitch_classes(notes: Floats) -> Floats:
+    return np.bincount(np.arange(LOWEST, HIGHEST + 1) % 12, notes, minlength=12)
 
 
 def key_score(estimate: Key, reference: Key) -> float:

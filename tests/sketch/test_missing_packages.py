@@ -28,8 +28,9 @@ def test_synthesizer_plays_in_a_process_that_has_imported_tinysoundfont(tmp_path
     shutil.copytree(Path(spec.origin).parent, tmp_path / "tinysoundfont")
     code = (
         "import sys; sys.path.append(sys.argv[1]); import tinysoundfont\n"
-        "from v2m.sketch.perform.synthesizer import SoundFontSynth, default_soundfont\n"
-        "sys.stdout.write(str(SoundFontSynth(default_soundfont(), 48_000).render(64).shape))"
+        "from v2m.sketch.perform.synthesizer import DEFAULT_SOUNDFONT, SoundFontSynth, open_soundfont\n"
+        "synth = SoundFontSynth(open_soundfont(DEFAULT_SOUNDFONT), 48_000, {(0, 0): [(60, 80)]})\n"
+        "sys.stdout.write(str(synth.render(64).shape))"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
     assert done.stdout == "(2, 64)", done.stderr

@@ -17,7 +17,7 @@ from v2m.generators.sketch import Sketch
 from v2m.sketch.compose.arrange import Piece
 from v2m.sketch.compose.lead_sheet import Note, Part
 from v2m.sketch.perform.effects import NoiseEffects, compress, render_riser
-from v2m.sketch.perform.synthesizer import default_soundfont, provenance, render_mix
+from v2m.sketch.perform.synthesizer import DEFAULT_SOUNDFONT, provenance, render_mix
 from v2m.sketch.styles import STYLES
 
 ALL = list(STYLES)
@@ -117,12 +117,12 @@ def test_lofi_has_vinyl_noise_and_others_do_not() -> None:
 
 
 def pitches(cents: float) -> Floats:
-    """Return the frequencies, in cents around their mean, of an organ tone under `cents` of wow."""
+    """Return the frequencies, in cents around their mean, of a synthesizer tone under `cents` of wow."""
     music = compose_piece("lo-fi", 1, duration=8.0)
     sheet = replace(music.sheet, style=replace(music.sheet.style, wow_cents=cents))
-    part = Part("organ", "melody", 19, notes=[Note(0.0, sheet.end_beat, 69, 100)])
+    part = Part("square lead", "melody", 80, notes=[Note(0.0, sheet.end_beat, 69, 100)])
     _, stems = render_mix(
-        sheet, [part], 8 * RATE, soundfont=default_soundfont(), sample_rate=RATE, reverb=0.0, stems=True,
+        sheet, [part], 8 * RATE, soundfont=DEFAULT_SOUNDFONT, sample_rate=RATE, reverb=0.0, stems=True,
         progress=lambda fraction: None,
     )  # fmt: skip
     frequencies = []
@@ -184,9 +184,9 @@ def test_the_third_statement_of_a_theme_has_other_chords() -> None:
 
 def test_metadata_names_the_soundfont_and_its_license(tmp_path: Path) -> None:
     soundfont = Sketch("ambient").generate(video(2.0), Tags(), 1).metadata["soundfont"]
-    digest = sha256(default_soundfont().read_bytes()).hexdigest()
-    assert (soundfont["file"], soundfont["sha256"]) == ("TimGM6mb.sf2", digest)
-    assert "GPL" in soundfont["license"]
+    digest = sha256(DEFAULT_SOUNDFONT.read_bytes()).hexdigest()
+    assert (soundfont["file"], soundfont["sha256"]) == ("general.sf3", digest)
+    assert soundfont["license"].startswith("MIT")
     other = tmp_path / "own.sf2"
     other.write_bytes(b"RIFF")
     assert provenance(other) == {"file": "own.sf2", "sha256": sha256(b"RIFF").hexdigest(), "license": None}

@@ -20,7 +20,7 @@ from v2m.sketch.compose.arrange import Piece, compose
 from v2m.sketch.compose.inpaint import TakeHistory, TakeRecord, recompose_range
 from v2m.sketch.instruments import STEMS
 from v2m.sketch.perform.midi import encode_midi
-from v2m.sketch.perform.synthesizer import default_soundfont, provenance, render_mix
+from v2m.sketch.perform.synthesizer import DEFAULT_SOUNDFONT, provenance, render_mix
 from v2m.sketch.plan import planner
 from v2m.sketch.styles import STYLES, choose_style
 
@@ -33,7 +33,7 @@ class Sketch(GeneratorBase):
     Args:
         style: ambient, cinematic, lo-fi, acoustic folk, electronic, rock, jazz, orchestral, waltz or funk; None takes
             the one that the tags' genres and moods name.
-        soundfont: A General MIDI SoundFont (.sf2 or .sf3); None is the small one that pretty_midi carries.
+        soundfont: A General MIDI SoundFont (.sf2 or .sf3) of any size; None is the one that v2m carries.
         sample_rate: Of the music, in Hz.
         reverb: Reverb level relative to the style's own, 0 (dry) to 2.
     """
@@ -124,7 +124,7 @@ class Sketch(GeneratorBase):
 
     @property
     def _soundfont_path(self) -> Path:
-        return Path(self.soundfont) if self.soundfont else default_soundfont()
+        return Path(self.soundfont) if self.soundfont else DEFAULT_SOUNDFONT
 
     def _soundtrack(
         self,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import file_digest
 from importlib import import_module
-from importlib.util import find_spec
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -17,61 +19,101 @@ from numpy.typing import NDArray
 
 from v2m.core import mapped_array
 from v2m.core.disk_space import check_space
-from v2m.core.errors import DependencyError, UsageError
 from v2m.core.timing import db_to_gain, samples_to_seconds, seconds_to_samples, time_grid
 from v2m.core.types import ProgressFn
 from v2m.sketch.compose.lead_sheet import LeadSheet, Part
 from v2m.sketch.instruments import INSTRUMENTS
 from v2m.sketch.perform.effects import MixBus, NoiseEffects, compress
+from v2m.sketch.perform.soundfont import (
+    DRUM_BANK,
+    PresetKey,
+    Region,
+    Sample,
+    SoundFont,
+    encode_soundfont,
+    resolve_modulators,
+)
 
 REFERENCE_DB = -46.0  # loudness to which a note of every instrument is brought; below the quietest program
 MAX_ADVANCE_S = 0.12  # by which an instrument of slow attack starts early, so that it sounds on the beat
+MIN_DRUM_ADVANCE_S = 0.02
 EXPRESSION_STEP_BEATS = 0.0625
 DRUM_RELEASE_S = 3.0  # after which a drum is released: some ring forever and would use up the voices
 WOW_STEPS_PER_S = 16.0  # pitch-bend events of a worn tape
 PROBE_VELOCITY = 85  # at which the loudness of programs is measured
 ACCENT_RING_S = 0.15  # of the last accent, before the music fades
+VELOCITY_BAND = 8  # velocities that share the values of a SoundFont's modulators
+MAX_VOICES = 512
+GAIN_DB = 8.0  # of the synthesizer: brings the quietest programs above REFERENCE_DB
 PEAK_DB = -3.0  # of the mix, in dBFS
 Event = tuple[int, int, Callable[[], object]]  # sample, rank among events of that sample, action
-# sha256 → license of known SoundFonts
-_LICENSES = {"82475b91a76de15cb28a104707d3247ba932e228bada3f47bba63c6b31aaf7a1": "GPL-2.0 (TimGM6mb)"}
-
-
-def default_soundfont() -> Path:
-    """Return the path of pretty_midi's General MIDI SoundFont, found without importing the package."""
-    spec = find_spec("pretty_midi")
-    path = Path(spec.origin).with_name("TimGM6mb.sf2") if spec is not None and spec.origin else None
-    if path is None or not path.is_file():
-        raise DependencyError(
-            "the SoundFont of the package pretty_midi is missing: reinstall it, or give soundfont=FILE.sf2"
-        )
-    return path
+DEFAULT_SOUNDFONT = Path(__file__).parents[1] / "soundfonts" / "general.sf3"  # made by tools/make_soundfont.py
+SILENCE = -1  # number of the sample of presets that have none for the notes
+_SILENT_SAMPLE = Sample("silence", np.zeros(64, np.int16), (0, 0), 44100, 60, 0)
+DEFAULT_LICENSE = "MIT, parts CC0 and public domain (cut from MuseScore_General_HQ)"
 
 
 def provenance(soundfont: Path) -> dict[str, str | None]:
     """Return the SoundFont's file name, sha256 and, where it is known, license."""
     with soundfont.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()
-    return {"file": soundfont.name, "sha256": digest, "license": _LICENSES.get(digest)}
+    license_name = DEFAULT_LICENSE if soundfont == DEFAULT_SOUNDFONT else None
+    return {"file": soundfont.name, "sha256": digest, "license": license_name}
+
+
+@lru_cache(maxsize=2)
+def _open(path: Path, _modified_ns: int, _size: int) -> SoundFont:
+    return SoundFont(path)
+
+
+def open_soundfont(path: Path) -> SoundFont:
+    """Return the SoundFont of `path`, with the samples that were decoded before."""
+    status = path.stat()
+    return _open(path, status.st_mtime_ns, status.st_size)
+
+
+def cut_soundfont(soundfont: SoundFont, programs: Mapping[PresetKey, Iterable[tuple[int, int]]]) -> bytes:
+    """Return an .sf2 file of the regions that the notes (key, velocity) of each (bank, program) need.
+
+    Modulators are resolved per band of velocities, and per key where they depend on it.
+    """
+    presets: dict[PresetKey, tuple[str, list[Region]]] = {}
+    for wanted, notes in programs.items():
+        key = soundfont.find_preset(*wanted)
+        pairs = sorted({(pitch, velocity // VELOCITY_BAND) for pitch, velocity in notes})
+        regions: dict[tuple[object, ...], Region] = {}
+        for number, region in enumerate(soundfont.regions(key)):
+            by_key = any((which[0] & 0xFF) == 3 and amount for which, amount in region.modulators.items())
+            for pitch, band in pairs:
+                low, high = band * VELOCITY_BAND, (band + 1) * VELOCITY_BAND - 1
+                velocities = max(low, region.velocities[0]), min(high, region.velocities[1])
+                if region.keys[0] <= pitch <= region.keys[1] and velocities[0] <= velocities[1]:
+                    keys = (pitch, pitch) if by_key else region.keys
+                    part = replace(region, keys=keys, velocities=velocities)
+                    regions.setdefault((number, band, keys), resolve_modulators(part, pitch, (low + high) // 2 or 1))
+        presets[wanted] = soundfont.preset_name(key), list(regions.values()) or [Region(SILENCE)]
+    indices = {region.sample for _, regions in presets.values() for region in regions} - {SILENCE}
+    with ThreadPoolExecutor(2) as pool:  # decoding releases the interpreter
+        samples = dict(zip(indices, pool.map(soundfont.sample, indices), strict=True))
+    return encode_soundfont(presets, {**samples, SILENCE: _SILENT_SAMPLE})
 
 
 class SoundFontSynth:
-    """A synthesizer with one SoundFont loaded, for up to 16 parts."""
+    """A synthesizer for up to 16 parts with the notes (key, velocity) that each (bank, program) plays."""
 
-    def __init__(self, soundfont: Path, sample_rate: int) -> None:
+    def __init__(
+        self, soundfont: SoundFont, sample_rate: int, programs: Mapping[PresetKey, Iterable[tuple[int, int]]]
+    ) -> None:
         # A process that has imported tinysoundfont by itself cannot load the copy in this wheel: both register the same
         # C++ types.
         tinysoundfont: Any = sys.modules.get("tinysoundfont") or import_module("_v2m_tinysoundfont")
         self.sample_rate = sample_rate
         self.synth = tinysoundfont.Synth(samplerate=sample_rate)
-        try:
-            self.bank = self.synth.sfload(str(soundfont), max_voices=512)
-        except RuntimeError as error:
-            raise UsageError(f"{soundfont} is not a SoundFont that can be read (.sf2, .sf3)") from error
+        self.bank = self.synth.sfload(cut_soundfont(soundfont, programs), gain=GAIN_DB, max_voices=MAX_VOICES)
 
     def select_program(self, channel: int, program: int, drums: bool) -> None:
-        """Select the program of `channel`; where the SoundFont lacks it, TinySoundFont takes a similar one."""
-        self.synth.program_select(channel, self.bank, 128 if drums else 0, program, drums)
+        """Select the program of `channel`, one of those that the synthesizer was made with."""
+        self.synth.program_select(channel, self.bank, DRUM_BANK if drums else 0, program, drums)
 
     def render(self, count: int) -> NDArray[np.float32]:
         """Render the next `count` samples, (2, count)."""
@@ -79,15 +121,16 @@ class SoundFontSynth:
 
 
 @lru_cache(maxsize=256)
-def measure_program(soundfont: Path, sample_rate: int, program: int, drums: bool) -> tuple[float, float]:
+def measure_program(soundfont: SoundFont, sample_rate: int, program: int, drums: bool) -> tuple[float, float]:
     """Measure loudness in dB and seconds to half amplitude, of notes in the middle of a register.
 
     Loudness is the highest power over 0.3 s after a first difference, which weights low frequencies about as ears do.
     """
-    synth = SoundFontSynth(soundfont, sample_rate)
-    synth.select_program(0, program, drums)
     _, low, high = INSTRUMENTS.get(program, ("", 48, 72)) if not drums else ("", 0, 0)
     keys = (36, 38, 42, 46) if drums else (low + (high - low) // 3, low + (high - low) // 2)
+    preset = (DRUM_BANK if drums else 0, program)
+    synth = SoundFontSynth(soundfont, sample_rate, {preset: [(key, PROBE_VELOCITY) for key in keys]})
+    synth.select_program(0, program, drums)
     powers: list[float] = []
     attacks: list[float] = []
     for key in keys:
@@ -100,6 +143,20 @@ def measure_program(soundfont: Path, sample_rate: int, program: int, drums: bool
         level = _moving_average(note**2, seconds_to_samples(0.004, sample_rate))
         attacks.append(samples_to_seconds(int(np.argmax(level >= 0.25 * level.max())), sample_rate))
     return 10.0 * float(np.log10(np.mean(powers) + 1e-12)), float(np.median(attacks))
+
+
+@lru_cache(maxsize=1024)
+def measure_drum(soundfont: SoundFont, sample_rate: int, kit: int, key: int) -> float:
+    """Measure the seconds until one drum first reaches half of its peak; 0 where they are too few to hear.
+
+    Clashed cymbals slide for 36 ms before they sound.
+    """
+    synth = SoundFontSynth(soundfont, sample_rate, {(DRUM_BANK, kit): [(key, PROBE_VELOCITY)]})
+    synth.select_program(0, kit, True)
+    synth.synth.noteon(0, key, PROBE_VELOCITY)
+    stroke = np.abs(synth.render(seconds_to_samples(0.3, sample_rate)).mean(0))
+    attack = samples_to_seconds(int(np.argmax(stroke >= 0.5 * stroke.max())), sample_rate)
+    return attack if attack > MIN_DRUM_ADVANCE_S else 0.0
 
 
 def _moving_average(power: NDArray[np.floating], window: int) -> NDArray[np.floating]:
@@ -127,7 +184,8 @@ def render_mix(
     for part in parts:
         groups[part.stem].append(part)
     groups.setdefault("effects", [])
-    sources = {stem: _render_blocks(sheet, group, soundfont, sample_rate, bus.hop) for stem, group in groups.items()}
+    bank = open_soundfont(soundfont)
+    sources = {stem: _render_blocks(sheet, group, bank, sample_rate, bus.hop) for stem, group in groups.items()}
     noises = NoiseEffects(sheet, sample_rate)
     check_space((1 + len(groups) * stems) * 8 * count)
     mix = mapped_array.zeros((2, count))
@@ -170,10 +228,16 @@ def _final_fade(sheet: LeadSheet, count: int, sample_rate: int) -> NDArray[np.fl
 
 
 def _render_blocks(
-    sheet: LeadSheet, parts: Sequence[Part], soundfont: Path, sample_rate: int, hop: int
+    sheet: LeadSheet, parts: Sequence[Part], soundfont: SoundFont, sample_rate: int, hop: int
 ) -> Iterator[NDArray[np.float32]]:
     """Yield blocks (2, hop) of the parts together, without end; events are exact to the sample."""
-    synth = SoundFontSynth(soundfont, sample_rate)
+    if not parts:
+        yield from repeat(np.zeros((2, hop), np.float32))
+    programs: dict[PresetKey, set[tuple[int, int]]] = defaultdict(set)
+    for part in parts:
+        notes = {(note.pitch, note.velocity) for note in part.notes}
+        programs[DRUM_BANK if part.is_drums else 0, part.program] |= notes
+    synth = SoundFontSynth(soundfont, sample_rate, programs)
     events = sorted(
         (event for channel, part in enumerate(parts) for event in _part_events(sheet, part, channel, synth, soundfont)),
         key=lambda event: event[:2],
@@ -192,7 +256,9 @@ def _render_blocks(
         yield np.concatenate(chunks, axis=1)
 
 
-def _part_events(sheet: LeadSheet, part: Part, channel: int, synth: SoundFontSynth, soundfont: Path) -> Iterator[Event]:
+def _part_events(
+    sheet: LeadSheet, part: Part, channel: int, synth: SoundFontSynth, soundfont: SoundFont
+) -> Iterator[Event]:
     """Yield the events of one part; at one sample controls come first, then releases, then attacks."""
     midi, rate = synth.synth, synth.sample_rate
     synth.select_program(channel, part.program, part.is_drums)
@@ -200,13 +266,14 @@ def _part_events(sheet: LeadSheet, part: Part, channel: int, synth: SoundFontSyn
     gain = min(1.0, db_to_gain(part.level_db + REFERENCE_DB - loudness + 12.0))
     midi.control_change(channel, 7, round(127 * gain ** (1 / 3)))  # TinySoundFont cubes volume and expression
     midi.control_change(channel, 10, round(63.5 + 63.5 * part.pan))
-    advance_s = 0.0 if part.is_drums else min(attack, MAX_ADVANCE_S)
+    if part.is_drums:
+        attacks = {key: measure_drum(soundfont, rate, part.program, key) for key in {note.pitch for note in part.notes}}
+    else:
+        attacks = dict.fromkeys((note.pitch for note in part.notes), attack)
     times = sheet.plan.tempo_map.beat_to_time(np.array([(note.beat, note.beat + note.length) for note in part.notes]))
     for note, (on, off) in zip(part.notes, times, strict=True):
-        # TinySoundFont's level is linear in velocity; General MIDI's is nearer to the square
-        velocity = max(1, round(127 * (note.velocity / 127) ** 1.7))
-        start = seconds_to_samples(max(0.0, on - advance_s), rate)
-        yield start, 2, lambda key=note.pitch, v=velocity: midi.noteon(channel, key, v)
+        start = seconds_to_samples(max(0.0, on - min(attacks[note.pitch], MAX_ADVANCE_S)), rate)
+        yield start, 2, lambda key=note.pitch, v=note.velocity: midi.noteon(channel, key, v)
         end = on + DRUM_RELEASE_S if part.is_drums else off
         yield max(start + 1, seconds_to_samples(end, rate)), 1, lambda key=note.pitch: midi.noteoff(channel, key)
     for time, value in expression_curve(sheet, part):

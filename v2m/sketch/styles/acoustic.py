@@ -158,7 +158,7 @@ WALTZ = Style(
         Layer("melody", "answer", (71, 42, 73), min_energy=0.25, level_db=-3, low=57, high=79, pan=0.3),
     ),
     kit=Kit(
-        (40, 48),
+        (40,),
         (
             {"triangle": "4....."},
             {"pedal hat": "..5.5."},

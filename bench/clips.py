@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 
-from v2m.core.types import Pixels
+from v2m.core.types import Pixels, Transition
 
 WIDTH, HEIGHT = 256, 144
 VISIBLE = 0.06  # the least mean absolute difference (full scale 1) between the two sides of a cut
@@ -87,6 +87,122 @@ def make(folder: Path, count: int = 12, seed: int = 0, edits: Sequence[Edit] = E
         *cuts, duration = (float(int(end) / edit.fps) for end in np.cumsum(lengths))
         clips.append(Clip(path, tuple(cuts), duration))
     return clips
+
+
+@dataclass(frozen=True)
+class TransitionClip:
+    """A clip on disk with hard cuts and other transitions, all true to the frame."""
+
+    path: Path
+    fps: Fraction
+    cuts: tuple[float, ...]
+    transitions: tuple[Transition, ...]
+
+
+def make_transitions(folder: Path, count: int, seed: int, footage: Sequence[Path] = ()) -> Iterator[TransitionClip]:
+    """Write `count` clips of six to nine shots that are joined by cuts, dissolves and fades, and yield each.
+
+    The dissolves are those of ffmpeg's xfade, the fades of its fade filters, 0.3 to 2 s. Within shots are flashes of
+    one to three frames, jolts of the camera that swing back, and distractors: pans, zooms, drifting light.
+    `footage`: videos without cuts of which pieces are taken besides.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    materials = _materials() + [
+        piece for path in footage for piece in np.array_split(_decode("-i", str(path), "-frames:v", "300"), 3)
+    ]
+    for number in range(count):
+        random = np.random.default_rng([seed, number, 7])
+        yield _make_transition_clip(folder / f"{number:02d}.mp4", materials, random)
+
+
+def _make_transition_clip(path: Path, materials: list[Pixels], random: np.random.Generator) -> TransitionClip:
+    """Write one clip. A dissolve takes its length from both shots that it joins."""
+    fps = (FILM, PAL, NTSC, FIFTY)[random.integers(4)]
+    joins = [
+        str(kind) for kind in random.choice(("cut", "dissolve", "fade"), int(random.integers(5, 9)), p=(0.4, 0.4, 0.2))
+    ]
+    overlaps = [round(random.uniform(0.3, 2.0) * fps) if join == "dissolve" else 0 for join in joins]
+    lengths = [
+        round(random.uniform(2.0, 4.0) * fps) + sum(pair) for pair in zip([0, *overlaps], [*overlaps, 0], strict=True)
+    ]
+    cuts, transitions, graph = [], [], []
+    which, end, last = int(random.integers(len(materials))), 0, "s0"
+    inputs: list[str] = []
+    for index, length in enumerate(lengths):
+        which = (which + int(random.integers(1, len(materials)))) % len(materials)
+        overlap = overlaps[index - 1] if index else 0
+        start = end - overlap
+        frames = _shot(materials[which], length, random).copy()
+        quiet = (overlap, length - (overlaps[index] if index < len(overlaps) else 0))
+        transitions += [_shifted(event, start, fps) for event in _add_event(frames, quiet, random, fps)]
+        raw = path.with_suffix(f".{index}.rgb")
+        frames.tofile(raw)
+        inputs += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", str(fps), "-i", str(raw)]
+        fades = []
+        if index and joins[index - 1] == "fade":
+            seconds, color = float(random.uniform(0.3, 1.5)), str(random.choice(("black", "white")))
+            span = round(seconds * fps)
+            graph[-1] = graph[-1].replace("null", f"fade=t=out:s={lengths[index - 1] - span}:n={span}:c={color}", 1)
+            fades.append(f"fade=t=in:s=0:n={span}:c={color}")
+            transitions.append(Transition("fade out", float((end - span) / fps), float(end / fps), 1.0))
+            transitions.append(Transition("fade in", float(end / fps), float((end + span) / fps), 1.0))
+        graph.append(f"[{index}]{','.join(fades) + ',' if fades else ''}null,settb=1/90000,fps={fps}[s{index}]")
+        if overlap:
+            transitions.append(Transition("dissolve", float(start / fps), float(end / fps), 1.0))
+        elif index and joins[index - 1] == "cut":
+            cuts.append(float(start / fps))
+        end = start + length
+    end = lengths[0]
+    for index in range(1, len(lengths)):
+        overlap, joined = overlaps[index - 1], f"j{index}"
+        if overlap:
+            times = f"duration={float(overlap / fps):.6f}:offset={float((end - overlap) / fps):.6f}"
+            graph.append(f"[{last}][s{index}]xfade=transition=fade:{times}[{joined}]")
+        else:
+            graph.append(f"[{last}][s{index}]concat=n=2,settb=1/90000,fps={fps}[{joined}]")
+        end, last = end - overlap + lengths[index], joined
+    codec = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "23", "-pix_fmt", "yuv420p", "-threads", "1")
+    subprocess.run(
+        _ffmpeg(*inputs, "-filter_complex", ";".join(graph), "-map", f"[{last}]", *codec, str(path)), check=True
+    )
+    for raw in path.parent.glob(f"{path.stem}.*.rgb"):
+        raw.unlink()
+    return TransitionClip(path, fps, tuple(cuts), tuple(sorted(transitions, key=lambda part: part.start)))
+
+
+def _add_event(
+    frames: Pixels, quiet: tuple[int, int], random: np.random.Generator, fps: Fraction
+) -> Iterator[Transition]:
+    """Add a flash, a jolt or a distractor to the middle of a shot, between the frames `quiet`; yield what is true.
+
+    Times are in frames, to be shifted.
+    """
+    low, high = quiet[0] + round(0.7 * fps), quiet[1] - round(0.9 * fps)
+    at, kind = int(random.integers(low, max(low + 1, high))), random.random()
+    if kind < 0.2:
+        count = int(random.integers(1, 4))
+        frames[at : at + count] = 255 - ((255 - frames[at : at + count]) * random.uniform(0.1, 0.4)).astype(np.uint8)
+        yield Transition("flash", at, at + count, 1.0)
+    elif kind < 0.4:
+        count = max(4, round(0.24 * fps))
+        moved = np.roll(frames[at], WIDTH // 8, 1)
+        if np.abs(moved - frames[at].astype(float)).mean() < VISIBLE * 255:
+            return
+        for step in range(count):
+            offset = 0.25 * WIDTH * np.sin(3 * np.pi * (step + 1) / (count + 1)) * (1 - step / count)
+            frames[at + step] = np.roll(frames[at + step], round(offset), 1)
+        yield Transition("motion", at, at + count, 1.0)
+    elif kind < 0.6:
+        light = 1 + random.uniform(0.2, 0.4) * np.sin(np.linspace(0, random.uniform(2, 6), len(frames)))
+        for frame, gain in zip(frames, light / light.max(), strict=True):
+            frame[:] = (frame * gain).astype(np.uint8)
+    elif kind < 0.8:
+        for step, frame in enumerate(frames):
+            frame[:] = np.roll(frame, int(WIDTH * 0.3 * step / fps), 1)
+
+
+def _shifted(event: Transition, start: int, fps: Fraction) -> Transition:
+    return replace(event, start=float((start + event.start) / fps), end=float((start + event.end) / fps))
 
 
 def _materials() -> list[Pixels]:

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from v2m.analysis.shots import ShotDetector, coarse_grid
+from v2m.analysis.transitions import TransitionDetector
 from v2m.core.timing import mean_rate
 from v2m.core.types import Floats, Pixels, ProgressFn, VisualFeatures
 
@@ -36,7 +37,7 @@ def extract_features(source: FrameScanner, duration: float, progress: ProgressFn
 
     Motion is measured on a coarse grid, to leave out grain; at a cut it is that of the frame after.
     """
-    detector = ShotDetector()
+    detector, transition_detector = ShotDetector(), TransitionDetector()
     times, luma_statistics, motions, flows = [], [], [], []
     colors = np.zeros(1 << 15)
     last: np.ndarray | None = None
@@ -44,6 +45,7 @@ def extract_features(source: FrameScanner, duration: float, progress: ProgressFn
     for chunk_times, frames in source.scan(SCAN_WIDTH, SCAN_FPS):
         grids = coarse_grid(frames)
         detector.add(frames, grids)
+        transition_detector.add(chunk_times, grids)
         luma = grids @ LUMA_WEIGHTS
         motions.append(np.abs(np.diff(luma, axis=0, prepend=luma[:1] if last is None else last)).mean((1, 2)))
         last = luma[-1:]
@@ -63,9 +65,11 @@ def extract_features(source: FrameScanner, duration: float, progress: ProgressFn
     cut_times = [cut.time for cut in cuts]
     fps = mean_rate(1, float(np.median(np.diff(timestamps)))) if len(timestamps) > 1 else SCAN_FPS
     motion, flow = (_to_rate(timestamps, np.concatenate(part).astype(float), cut_times) for part in (motions, flows))
+    transitions = transition_detector.find(timestamps, brightness, contrast, motion, cuts)
     return VisualFeatures(
         fps=fps, times=timestamps, brightness=brightness, saturation=saturation, contrast=contrast, motion=motion,
         flow=flow, hues=hues, warmth=warmth, cuts=cuts,
+        transitions=transitions,
     )  # fmt: skip
 
 

@@ -54,6 +54,20 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Transition:
+    """A change of the picture that is no cut, from `start` to `end` in seconds; `strength` 0–1.
+
+    `kind`: "dissolve", "fade out" and "fade in" (to and from black or white), "flash", or "motion": sudden motion
+    within a shot, which starts and ends at its peak.
+    """
+
+    kind: str
+    start: float
+    end: float
+    strength: float
+
+
+@dataclass(frozen=True)
 class VisualFeatures:
     """Features measured from the frames at `fps` ≥ 10 per second; every curve is (F,) along `times`."""
 
@@ -67,6 +81,7 @@ class VisualFeatures:
     hues: Floats  # (12,) share of colored pixels per 30° of hue from red on; sums to 1, or all 0 for a gray video
     warmth: float  # −1 (all blue) to 1 (all orange)
     cuts: tuple[Cut, ...]
+    transitions: tuple[Transition, ...] = ()
 
     def crop(self, start: float, end: float) -> VisualFeatures:
         """Return the part in [start, end), timed from `start`; `hues` and `warmth` stay those of all."""
@@ -75,7 +90,9 @@ class VisualFeatures:
         names = ("brightness", "saturation", "contrast", "motion", "flow")
         curves = {name: getattr(self, name)[keep] for name in names}
         cuts = tuple(Cut(cut.time - start, cut.strength) for cut in self.cuts if start < cut.time < end)
-        return replace(self, times=self.times[keep] - start, cuts=cuts, **curves)
+        inside = (part for part in self.transitions if part.start < end and part.end > start)
+        transitions = tuple(replace(part, start=part.start - start, end=part.end - start) for part in inside)
+        return replace(self, times=self.times[keep] - start, cuts=cuts, transitions=transitions, **curves)
 
 
 class FrameSource(Protocol):

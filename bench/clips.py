@@ -100,7 +100,7 @@ class TransitionClip:
 
 
 def make_transitions(folder: Path, count: int, seed: int, footage: Sequence[Path] = ()) -> Iterator[TransitionClip]:
-    """Write `count` clips of six to nine shots that are joined by cuts, dissolves and fades, and yield each.
+    """Write `count` clips of six to nine shots joined by cuts, dissolves and fades, and yield each.
 
     The dissolves are those of ffmpeg's xfade, the fades of its fade filters, 0.3 to 2 s. Within shots are flashes of
     one to three frames, jolts of the camera that swing back, and distractors: pans, zooms, drifting light.
@@ -173,7 +173,7 @@ def _make_transition_clip(path: Path, materials: list[Pixels], random: np.random
 def _add_event(
     frames: Pixels, quiet: tuple[int, int], random: np.random.Generator, fps: Fraction
 ) -> Iterator[Transition]:
-    """Add a flash, a jolt or a distractor to the middle of a shot, between the frames `quiet`; yield what is true.
+    """Add a flash, a jolt or a distractor between the frames `quiet` of a shot; yield what is true.
 
     Times are in frames, to be shifted.
     """

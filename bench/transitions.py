@@ -1,4 +1,4 @@
-"""Detection of dissolves, fades, flashes and sudden motion: `uv run python -m bench.transitions [footage …]`.
+"""Detection of dissolves, fades, flashes and motion: `uv run python -m bench.transitions [footage …]`.
 
 Makes clips with known transitions and hard cuts (`bench.clips.make_transitions`), with pieces of `footage` besides the
 example and ffmpeg's test pictures, and compares what v2m finds. A dissolve or fade is found where the middle lies

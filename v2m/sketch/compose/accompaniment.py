@@ -37,9 +37,9 @@ class Accompanist:
     last_root: int | None = None
     variation: int = 0
 
-    def choose_figure(self, section: FormSection) -> Figure:
+    def choose_figure(self, section: FormSection, number: int) -> Figure:
         figures = self.layer.figures
-        return figures[pattern_index(len(figures), section.energy, self.variation)]
+        return figures[pattern_index(len(figures), self.sheet.bar_energy(section, number), self.variation)]
 
     def voice_chord(self, span: ChordSpan) -> Voicing:
         """Voice the chord of `span` close to the last one and clear of the other players."""
@@ -80,10 +80,11 @@ class Accompanist:
         self.notes += sounding.values()
 
     def figure_attacks(self, section: FormSection) -> Iterator[tuple[int, Attack, float, Voicing]]:
-        """Yield (bar, attack, its beat, the voicing of the chord there) of the figure throughout `section`."""
-        figure, sheet = self.choose_figure(section), self.sheet
+        """Yield (bar, attack, its beat, the voicing of the chord there) of the figures of `section`."""
+        sheet = self.sheet
         for position, bar in sheet.section_bars(section):
             number = section.first + position
+            figure = self.choose_figure(section, number)
             voicings = [(span.start, self.voice_chord(span)) for span in sheet.spans_in_bars(number, number + 1)]
             for attack in parse_rhythm(figure.rhythm, sheet.style.beats_per_bar, position, bar.beats):
                 beat = bar.start + attack.onset
@@ -104,9 +105,9 @@ class Accompanist:
 
     def play_arpeggio(self, section: FormSection) -> None:
         """Play the tones of the voicing one after another; tone numbers beyond it go on in the next octave."""
-        order = self.choose_figure(section).order
         count = 0
         for number, attack, beat, chord in self.figure_attacks(section):
+            order = self.choose_figure(section, number).order
             count = 0 if attack.onset == 0 else count + 1
             octave, tone = divmod(int(order[count % len(order)]), len(chord))
             pitch = fit_octave(chord[tone] + 12 * octave, self.layer.low, self.layer.high)
@@ -115,9 +116,10 @@ class Accompanist:
 
     def play_bass(self, section: FormSection) -> None:
         """Play roots, fifths and octaves in the rhythm of the figure, with a step into the next chord."""
-        figure, layer = self.choose_figure(section), self.layer
+        layer = self.layer
         for position, bar in self.sheet.section_bars(section):
             number = section.first + position
+            figure = self.choose_figure(section, number)
             rhythm = parse_rhythm(figure.rhythm, self.sheet.style.beats_per_bar, position, bar.beats)
             attacks = {attack.onset: attack for attack in rhythm}
             spans = self.sheet.spans_in_bars(number, number + 1) if attacks else ()

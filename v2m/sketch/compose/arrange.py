@@ -17,9 +17,10 @@ from v2m.sketch.instruments import INSTRUMENTS, KITS, fit_octave
 from v2m.sketch.plan.planner import FormSection, Plan
 from v2m.sketch.style import Layer, Style
 
-ACCENT_LEVEL_DB = -5.0  # of the kit's strokes on the cuts
+ACCENT_LEVEL_DB = 0.0  # of the kit's strokes on the cuts
 MIN_HELD_BEATS = 0.9  # of a melody tone that accompanists keep clear of
 HAND_OVER_PROBABILITY = 0.6  # that a theme other than the first is played by the answering voice
+UNSTRESSED = 0.92  # of the velocity of notes away from the cuts
 MAX_TIMING_BEATS = 0.04  # of a humanized attack, early or late
 EXACT_REPEAT_BEATS = 0.03  # within which two attacks of one pitch are one
 
@@ -228,7 +229,7 @@ def _humanize(sheet: LeadSheet, part: Part, rng: Random) -> Part:
         is_exact = hit is not None or note.beat == sheet.last_bar.start or part.stem == "effects"
         offset = 0.0 if is_exact else rng.gauss(0.0, style.timing_std_beats)
         offset = min(max(offset, -MAX_TIMING_BEATS), MAX_TIMING_BEATS)
-        stress = rng.gauss(1.0, 0.05) if hit is None else 1.0 + 0.25 * hit.strength
+        stress = rng.gauss(UNSTRESSED, 0.05) if hit is None else 1.0 + 0.25 * hit.strength
         velocity = min(max(round(note.velocity * stress), 1), 127)
         start = max(0.0, start + offset + shift)
         notes.append(Note(start, min(max(end - start, 0.05), sheet.end_beat - start), note.pitch, velocity))

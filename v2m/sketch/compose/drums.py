@@ -38,6 +38,7 @@ SOFT_VELOCITY = 60
 FILL_LEVEL = 0.78  # of the velocity: toms and rolls carry further than the groove
 CHORD_ACCENT = 0.5  # strength of a cut from which its accent is a chord wherever in the bar
 SHORT_ACCENT_BEATS = 0.75
+REST_BEATS = 0.25  # before a cut, where the drums rest
 DRUM_NOTE_BEATS = 0.25  # drums ring on whatever their note's length
 SECTION_ACCENT, FINAL_ACCENT = 0.45, 0.6  # least strength of the accents on a section's start and the final chord
 
@@ -51,12 +52,12 @@ def compose_drums(
     """
     notes: list[Note] = []
     for index, section in sections:
-        groove = kit.grooves[pattern_index(len(kit.grooves), section.energy, variation)]
-        if section.name == "intro":
-            groove = {drum: rhythm for drum, rhythm in groove.items() if DRUMS[drum] in LIGHT_DRUMS}
         following = sheet.plan.sections[index + 1] if index + 1 < len(sheet.plan.sections) else None
         for position, bar in sheet.section_bars(section):
             number = section.first + position
+            groove = kit.grooves[pattern_index(len(kit.grooves), sheet.bar_energy(section, number), variation)]
+            if section.name == "intro":
+                groove = {drum: rhythm for drum, rhythm in groove.items() if DRUMS[drum] in LIGHT_DRUMS}
             has_fill = number == section.last - 1 and following is not None and section.name != "intro"
             has_short_fill = not has_fill and position % 4 == 3 and rng.random() < SHORT_FILL_PROBABILITY
             fill_beats = min(FILL_BEATS, bar.beats) if has_fill else 1 if has_short_fill else 0
@@ -66,7 +67,8 @@ def compose_drums(
             if fill_beats:
                 fill = _fill_notes(sheet, rng.choice(kit.fills), number)
                 notes += [note for note in fill if note.beat >= fill_start]
-    return notes
+    rests = [round(beat - REST_BEATS, 6) for beat in sheet.hits]
+    return [note for note in notes if round(note.beat, 6) not in rests]
 
 
 def _groove_notes(sheet: LeadSheet, groove: Groove, position: int, number: int) -> list[Note]:
@@ -117,10 +119,10 @@ def cut_accents(sheet: LeadSheet) -> tuple[list[Note], list[Note], list[Note]]:
     last_full = -float(min_gap_beats)
     for beat, strength in sorted(strengths.items()):
         span, is_final = sheet.spans[sheet.span_index_at(beat)], beat == sheet.last_bar.start
-        velocity = min(120, round(sheet.velocity(4.5 + 4.5 * strength, span.bar)))
+        velocity = min(120, round(sheet.velocity(6 + 3 * strength, span.bar)))
         is_full = beat in sheet.downbeats and (beat - last_full >= min_gap_beats or is_final)
         is_chord = is_full or strength >= CHORD_ACCENT
-        names = accent.drums if is_full else accent.drums[1:] if is_chord else accent.drums[1:2]
+        names = accent.drums if is_chord else accent.drums[:2]
         strokes += [Note(beat, DRUM_NOTE_BEATS, DRUMS[name], velocity) for name in names]
         length = sheet.end_beat - beat if is_final else 2.0 if is_full else SHORT_ACCENT_BEATS
         if is_chord or not (names or accent.high_program):

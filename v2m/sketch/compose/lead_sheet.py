@@ -68,8 +68,9 @@ class LeadSheet:
 
     @cached_property
     def hits(self) -> dict[float, Hit]:
-        """The strongest cut at each written beat, or fraction off it, that meets one."""
-        return {hit.beat: hit for hit in sorted(self.plan.hits, key=lambda hit: hit.strength)}
+        """The strongest cut or moment at each written beat, or fraction off it, that meets one."""
+        hits = (*self.plan.hits, *self.plan.moments)
+        return {hit.beat: hit for hit in sorted(hits, key=lambda hit: hit.strength)}
 
     @cached_property
     def _hit_shifts(self) -> tuple[list[float], list[float]]:
@@ -136,6 +137,10 @@ class LeadSheet:
         for previous, section in pairwise(self.plan.sections):
             if section.name != "ending" and section.energy >= previous.energy + CRESCENDO_RISE:
                 yield self.plan.bars[section.first - 1]
+
+    def bar_energy(self, section: FormSection, number: int) -> float:
+        """Return the energy that chooses the figures of bar `number`: halfway from the section's to its own."""
+        return (section.energy + float(self.plan.energy[number])) / 2
 
     def velocity(self, loudness: float, bar: int) -> int:
         """Return the MIDI velocity of a pattern's `loudness` 1–9 at the energy of bar number `bar`."""

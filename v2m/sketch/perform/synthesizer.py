@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from v2m.core import mapped_array
 from v2m.core.disk_space import check_space
 from v2m.core.timing import db_to_gain, samples_to_seconds, seconds_to_samples, time_grid
-from v2m.core.types import ProgressFn
+from v2m.core.types import Floats, ProgressFn
 from v2m.sketch.compose.lead_sheet import LeadSheet, Part
 from v2m.sketch.instruments import INSTRUMENTS
 from v2m.sketch.perform.effects import MixBus, NoiseEffects, compress
@@ -33,6 +33,7 @@ from v2m.sketch.perform.soundfont import (
     encode_soundfont,
     resolve_modulators,
 )
+from v2m.sketch.plan.dynamics import LEVEL_RATE
 
 REFERENCE_DB = -46.0  # loudness to which a note of every instrument is brought; below the quietest program
 MAX_ADVANCE_S = 0.12  # by which an instrument of slow attack starts early, so that it sounds on the beat
@@ -204,6 +205,8 @@ def render_mix(
         mapped_array.release_pages()
         progress(min(1.0, (start + bus.hop) / count))
     compress(mix, list(stem_audio.values()), sample_rate)
+    for audio in (mix, *stem_audio.values()):
+        _apply_levels(audio, sheet.plan.levels, sample_rate)
     fade = _final_fade(sheet, count, sample_rate)
     peak = max(float(np.abs(mix[:, part]).max()) for part in mapped_array.chunks(count))
     gain = db_to_gain(PEAK_DB) / max(peak, 1e-9)
@@ -212,6 +215,15 @@ def render_mix(
         for part in mapped_array.chunks(count):
             audio[:, part] *= np.float32(gain)
     return mix, stem_audio
+
+
+def _apply_levels(audio: NDArray[np.float32], levels: Floats, sample_rate: int) -> None:
+    """Scale `audio` (2, N) in place by `levels` in dB, `LEVEL_RATE` a second."""
+    knots = np.arange(len(levels)) / LEVEL_RATE
+    gains = 10.0 ** (levels / 20)
+    for part in mapped_array.chunks(audio.shape[1]):
+        times = np.arange(part.start, part.start + audio[:, part].shape[1]) / sample_rate
+        audio[:, part] *= np.interp(times, knots, gains).astype(np.float32)
 
 
 def _final_fade(sheet: LeadSheet, count: int, sample_rate: int) -> NDArray[np.float32]:

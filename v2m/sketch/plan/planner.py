@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from v2m.core.timing import TempoMap
 from v2m.core.types import Cut, Floats, Tags, VisualFeatures
 from v2m.sketch.plan import beat_grid, beat_search, tempo_smoothing
 from v2m.sketch.plan.beat_grid import AccentPosition, PlanConstraints
+from v2m.sketch.plan.dynamics import plan_levels
 from v2m.sketch.style import Style
 
 # Themes A, B and C, by number of sections. Pieces with more sections than the longest form begin with rounds of four.
@@ -38,6 +39,7 @@ ROUND_FORMS = ("ABAC", "AABC", "ABCB")
 SECTION_ENERGY_OFFSET = {"intro": -0.12, "A": 0.0, "B": 0.1, "C": -0.05, "ending": -0.1}
 RETURN_ENERGY_OFFSET = 0.04  # for each return of a theme, up to the third
 MAX_ACCENT_SHIFT_S, MAX_ACCENT_SHIFT_BEATS = 0.02, 0.04  # of the notes on a cut: about as exact as players are
+MOMENT_STRENGTH = 0.4  # of the accent on a flash or sudden motion, at most
 MOTION_SHARE, CUT_RATE_SHARE = 0.7, 0.3  # of a bar's measured energy
 
 
@@ -97,6 +99,8 @@ class Plan:
     hits: tuple[Hit, ...]
     energy: Floats
     missed: tuple[Cut, ...] = ()
+    moments: tuple[Hit, ...] = ()  # flashes and sudden motion that accents meet
+    levels: Floats = field(default_factory=lambda: np.zeros(1))  # of the mix in dB, see `dynamics`
 
     @property
     def beats(self) -> Floats:
@@ -105,8 +109,8 @@ class Plan:
 
     @property
     def accents(self) -> Floats:
-        """Seconds of the accents that are played for cuts, on beats, between them, and under the final chord."""
-        return np.unique([hit.time + hit.offset for hit in self.hits])
+        """Seconds of the accents played for cuts and moments, on beats, between, and under the last chord."""
+        return np.unique([hit.time + hit.offset for hit in (*self.hits, *self.moments)])
 
     @property
     def downbeats(self) -> Floats:
@@ -146,6 +150,7 @@ def plan_piece(
     grid = _plan_beat_grid(constraints)
     bar_lines = np.concatenate([[0], np.cumsum(grid.bar_lengths)])  # beats; the last one is the end
     hits, missed = _match_cuts(constraints, grid.tempo_map, bar_lines)
+    moments, _ = _match_cuts(replace(constraints, cuts=_moments(features, duration)), grid.tempo_map, bar_lines)
     cut_strengths = np.zeros(len(grid.bar_lengths))  # of those on downbeats
     for hit in hits:
         if hit.downbeat:
@@ -157,7 +162,19 @@ def plan_piece(
     energy = shape_energy(sections, measured_energy)
     section_of_bar = np.repeat(np.arange(len(sections)), [section.last - section.first for section in sections])
     bars = tuple(Bar(*map(int, row)) for row in zip(bar_lines[:-1], grid.bar_lengths, section_of_bar, strict=True))
-    return Plan(duration, tempo, grid.tempo_map, bars, _form_sections(sections, energy), hits, energy, missed)
+    return Plan(
+        duration, tempo, grid.tempo_map, bars, _form_sections(sections, energy), hits, energy, missed,
+        moments if accents else (), plan_levels(features, duration),
+    )  # fmt: skip
+
+
+def _moments(features: VisualFeatures, duration: float) -> tuple[Cut, ...]:
+    """Return flashes and sudden motion as weak cuts."""
+    return tuple(
+        Cut(part.start, MOMENT_STRENGTH * part.strength)
+        for part in features.transitions
+        if part.kind in {"flash", "motion"} and 0 < part.start < duration
+    )
 
 
 def plan_for_style(style: Style, features: VisualFeatures, duration: float, tags: Tags, seed: int) -> Plan:

@@ -72,3 +72,33 @@ def test_exact_number_of_stems_is_checked_before_they_are_rendered(
 def test_job_that_just_fits_is_done(clip: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "2m") as disk:
         assert main([str(clip), "-o", str(disk), "--quiet", "--wav"]) == OK
+
+
+PCM = ("-f", "lavfi", "-i", "anoisesrc=r=48000:d=30", "-ac", "2", "-c:a", "pcm_s16le")
+
+
+def test_large_video_is_refused_before_the_work_with_what_it_takes(
+    tmp_path: Path, no_work: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where its own sound is left out, which takes 1.5 MB at most."""
+    source = tmp_path / "noise.mkv"
+    noise = ("-f", "lavfi", "-i", "nullsrc=s=320x240:r=25:d=4,geq=random(1)*255:128:128")
+    ffmpeg(*noise, "-f", "lavfi", "-i", "sine=d=4", "-c:v", "rawvideo", "-pix_fmt", "yuv420p", "-c:a", "aac", source)
+    for mix in ("replace", "keep"):
+        with small_disk(tmp_path / mix, "2m") as disk:
+            assert main([str(source), "-o", str(disk), "--quiet", "--mix.original", mix]) == DISK
+            assert names(disk) == []
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"infer.py: {str(disk)!r}: the files to write take 1")
+        assert "MB or more, and 2.1 MB are free: free some room there" in line
+
+
+@pytest.mark.parametrize(("suffix", "mix"), [(".mkv", "replace"), (".webm", "keep")])
+def test_sound_that_is_left_out_needs_no_room(suffix: str, mix: str, tmp_path: Path) -> None:
+    """5.8 MB of the input are sound; WebM holds no PCM."""
+    source = tmp_path / "long.mkv"
+    ffmpeg("-f", "lavfi", "-i", "color=s=64x48:r=2:d=30", *PCM, "-c:v", "libvpx", "-cpu-used", "8", source)
+    with small_disk(tmp_path / "disk", "3m") as disk:
+        out = disk / f"out{suffix}"
+        assert main([str(source), "-o", str(out), "--quiet", "--mix.original", mix]) == OK
+        assert names(disk) == ["out.json", out.name]

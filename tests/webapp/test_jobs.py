@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from tests.conftest import ffmpeg
 from tests.fixtures.packets import packet_digest
@@ -114,6 +115,21 @@ def test_page_takes_the_formats_of_the_command(runner: JobRunner, tmp_path: Path
             starts = [(stream.start_time or 0) * (stream.time_base or 0) for stream in (pictures, sound)]
             assert abs(starts[0] - starts[1]) < 0.05
             assert pictures.width / pictures.height == pytest.approx(16 / 9 if name == "dvd.VOB" else 4 / 3, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["sticker.webp", "sticker.mp4"])
+def test_page_takes_an_animated_webp(runner: JobRunner, tmp_path: Path, name: str) -> None:
+    """FFmpeg does not read it, whatever its name is."""
+    source, out = tmp_path / name, tmp_path / "out" / "film.v2m"
+    frames = [Image.new("RGB", (64, 48), (90 * number, 40, 80)) for number in range(3)]
+    frames[0].save(source, "WEBP", save_all=True, append_images=frames[1:], duration=500)
+    out.parent.mkdir()
+    tagged = run(runner, make_job(source, None))
+    assert tagged.tags["genres"]
+    assert not tagged.is_playable
+    [candidate] = run(runner, make_job(source, out)).candidates
+    assert candidate.preview is None
+    assert is_playable(candidate.video)
 
 
 def test_any_candidate_is_inpainted(runner: JobRunner, clip: Path, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from v2m.core.disk_space import free_bytes
 from v2m.core.errors import UsageError
 
 NAME_MAX = 255  # bytes, on every usual file system
@@ -104,7 +103,7 @@ def check_output(video: Path, out: Path, overwrite: bool) -> None:
     """Refuse before any long work what would fail at its end.
 
     Raises UsageError where `out` is the input (also by a link), exists and may not be replaced, is a folder, lies in
-    none, or has too long a name; OSError where the disk is too full for a copy of the video or the folder is read-only.
+    none, or has too long a name; PermissionError where the folder is read-only.
     """
     folder = out.parent
     if not folder.is_dir():
@@ -118,8 +117,6 @@ def check_output(video: Path, out: Path, overwrite: bool) -> None:
         raise UsageError(f"{out} exists already: give `overwrite=True` or another `out`")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "this folder cannot be written to", str(folder))
-    if free_bytes(folder) < video.stat().st_size:
-        raise no_space()
 
 
 def check_name_length(path: Path) -> None:

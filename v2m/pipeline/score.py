@@ -17,6 +17,7 @@ from v2m.core.protocols import MusicGenerator, Tagger
 from v2m.core.types import Controls, InpaintRequest, ProgressFn, Soundtrack, Tags, Video
 from v2m.generators.base import GeneratorBase, as_generator
 from v2m.media import audio, video
+from v2m.media.stream_plan import StreamPlan
 from v2m.media.video import Limits
 from v2m.mixing import mixer
 from v2m.mixing.mixer import MixConfig
@@ -111,9 +112,11 @@ def score_video(
         raise UsageError(str(error)) from error
     if controls.inpaint is not None:
         controls = replace(controls, inpaint=resolve_inpaint_source(controls.inpaint, clip, section, outputs.video))
-    mixer.validate_streams(clip, target, recipe.mix)
-    space.check_before_work(clip, section, the_generator, recipe=recipe, extras=extras, folder=outputs.folder)
-    job = _Job(clip, section, outputs, recipe, the_tagger, the_generator, controls, extras, stages, clock)
+    plan = mixer.validate_streams(clip, target, recipe.mix)
+    space.check_before_work(
+        clip, section, the_generator, plan=plan, recipe=recipe, extras=extras, folder=outputs.folder
+    )
+    job = _Job(clip, section, plan, outputs, recipe, the_tagger, the_generator, controls, extras, stages, clock)
     with capture_warnings() as warnings:
         final_tags, ranked = job.compose()
     return job.write(final_tags, ranked, warnings)
@@ -134,6 +137,7 @@ class _Job:
 
     clip: Video
     section: Video
+    plan: StreamPlan
     outputs: Outputs
     recipe: Recipe
     tagger: TaggerBase
@@ -182,7 +186,7 @@ class _Job:
         best, *others = ranked
         space.check_before_writing(
             self.clip, self.section, [candidate.soundtrack for candidate in ranked],
-            recipe=self.recipe, extras=self.extras, folder=self.outputs.folder,
+            plan=self.plan, extras=self.extras, folder=self.outputs.folder,
         )  # fmt: skip
         with self.outputs.staged() as staged:
             with self.stages("Mixing and writing") as progress:

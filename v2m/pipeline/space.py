@@ -7,9 +7,10 @@ from pathlib import Path
 
 from v2m.core.disk_space import check_space
 from v2m.core.timing import seconds_to_samples
-from v2m.core.types import Soundtrack, Video
+from v2m.core.types import Soundtrack, Stream, Video
 from v2m.generators.base import GeneratorBase
 from v2m.media.mux import needs_reencode
+from v2m.media.stream_plan import StreamPlan
 from v2m.mixing.mixdown import SAMPLE_RATE
 from v2m.pipeline.recipes import Recipe
 from v2m.pipeline.result import Extras
@@ -18,30 +19,48 @@ FRAME_BYTES = 8  # of stereo in float32
 
 
 def check_before_work(
-    clip: Video, section: Video, generator: GeneratorBase, *, recipe: Recipe, extras: Extras, folder: Path
+    clip: Video,
+    section: Video,
+    generator: GeneratorBase,
+    *,
+    plan: StreamPlan,
+    recipe: Recipe,
+    extras: Extras,
+    folder: Path,
 ) -> None:
     """Raise DiskFullError where the job cannot fit, whatever music is written."""
     music, with_stems = (generator.audio_bytes(section.duration, stems=stems) for stems in (False, True))
     parts = with_stems - music if extras.stems else 0
-    outputs = _copy_bytes(clip, recipe) + parts + music * (recipe.candidates - 1 + extras.wav)
+    outputs = _copy_bytes(clip, plan) + parts + music * (recipe.candidates - 1 + extras.wav)
     check_space((music + parts) * recipe.candidates + _mix_bytes(clip, section), outputs, folder)
 
 
 def check_before_writing(
-    clip: Video, section: Video, ranked: Sequence[Soundtrack], *, recipe: Recipe, extras: Extras, folder: Path
+    clip: Video, section: Video, ranked: Sequence[Soundtrack], *, plan: StreamPlan, extras: Extras, folder: Path
 ) -> None:
     """Raise DiskFullError where the music, the best first, finds no room for its mix and its files."""
     best, *others = ranked
     written = [*(best.stems.values() if extras.stems else ()), *([best.audio] if extras.wav else ())]
     written += [other.audio for other in others]
-    outputs = _copy_bytes(clip, recipe) + sum(4 * audio.samples.size for audio in written)
+    outputs = _copy_bytes(clip, plan) + sum(4 * audio.samples.size for audio in written)
     check_space(_mix_bytes(clip, section), outputs, folder)
 
 
-def _copy_bytes(clip: Video, recipe: Recipe) -> int:
-    """Return the least size of the output: nothing where sound is left out or pictures are encoded."""
-    is_copy = recipe.mix.original != "replace" or not clip.audio_streams
-    return clip.path.stat().st_size if is_copy and not needs_reencode(clip) else 0
+def _copy_bytes(clip: Video, plan: StreamPlan) -> int:
+    """Return the least size of the output: of pictures that are copied, with the sound that is kept."""
+    if needs_reencode(clip):
+        return 0
+    kept = {stream.index for stream in plan.streams}
+    left_out = (stream for stream in clip.audio_streams if stream.index not in kept)
+    return max(0, clip.path.stat().st_size - sum(_most_bytes(stream, clip) for stream in left_out))
+
+
+def _most_bytes(stream: Stream, clip: Video) -> int:
+    """Return the size of a track as sound of 32 bits; of the whole file where that is not known."""
+    if not stream.channels or not stream.sample_rate:
+        return clip.path.stat().st_size
+    seconds = max(stream.duration or 0.0, clip.duration)
+    return 4 * stream.channels * seconds_to_samples(seconds, stream.sample_rate)
 
 
 def _mix_bytes(clip: Video, section: Video) -> int:

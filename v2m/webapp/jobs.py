@@ -302,10 +302,16 @@ def is_playable(path: Path) -> bool:
 
 
 def _plain_codec(path: Path) -> str | None:
-    """Return the codec of a file's pictures, None for more than 8 bits or another format than 4:2:0."""
-    with open_media(path) as media:
+    """Return the codec of a file's pictures.
+
+    None for more than 8 bits, another format than 4:2:0, and what FFmpeg does not read, such as an animated WebP.
+    """
+    from av.error import FFmpegError as UnreadableError
+
+    with suppress(UnreadableError), open_media(path) as media:
         context = media.streams.video[0].codec_context
         return context.codec.canonical_name if context.pix_fmt in {"yuv420p", "yuvj420p"} else None
+    return None
 
 
 def write_preview(video: Path, pictures: Path, out: Path, duration: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from v2m.analysis.notes import HIGHEST, LOWEST, note_activations
@@ -15,32 +17,68 @@ KEY_PROFILES = {
 }
 BASS_RANGE = (48, 64), (1.0, 0.0)  # MIDI notes, and how much they count there; linear between
 TREBLE_RANGE = (44, 56, 88, 100), (0.0, 1.0, 1.0, 0.0)
-TONIC_WEIGHT = 1.0  # of the tonic's share of the bass, against a correlation
+TONIC_WEIGHT = 0.5  # of the tonic's share of the bass, against a correlation
+TRIAD_WEIGHT = 1.0
+# How much a triad speaks for a key, by its root's interval above the tonic and its mode
+TRIADS: Mapping[str, Mapping[tuple[int, str], float]] = {
+    "major": {
+        **{(0, "major"): 1.0, (5, "major"): 0.6, (7, "major"): 0.7, (9, "minor"): 0.5, (2, "minor"): 0.4},
+        **{(4, "minor"): 0.2, (10, "major"): 0.15, (2, "major"): 0.1},
+    },
+    "minor": {
+        **{(0, "minor"): 1.0, (5, "minor"): 0.6, (7, "minor"): 0.4, (7, "major"): 0.5, (8, "major"): 0.6},
+        **{(10, "major"): 0.5, (3, "major"): 0.4},
+    },
+}
+TRIAD_FRAMES = 5  # of notes, 0.93 s, over which a triad is judged
+TRIAD_ROOT_WEIGHT, TRIAD_SHARPNESS = 0.3, 8.0
 TEMPO_MULTIPLES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 
 
 def estimate_key(audio: Audio) -> Key | None:
-    """Return the key whose profile fits the piece's notes best; None for silence.
+    """Return the key that fits the piece's notes best; None for silence.
 
-    Scored are the correlation of profile and pitch classes, and the tonic's share of the bass. The weights were chosen
-    on 20 pieces of Sketch, each in three SoundFonts.
+    Scored are the correlation of profile and pitch classes, the triads that belong to the key, and the tonic's share of
+    the bass. The weights were chosen on 20 pieces of Sketch, each in three SoundFonts.
     """
-    notes = note_activations(audio).mean(axis=0)
-    if notes.std() < 1e-9:
-        return None
+    notes = note_activations(audio)
     midi = np.arange(LOWEST, HIGHEST + 1)
     bass, treble = (_pitch_classes(notes * np.interp(midi, *range_)) for range_ in (BASS_RANGE, TREBLE_RANGE))
-    classes, bass_share = bass + treble, bass / max(float(bass.sum()), 1e-9)
+    classes, bass_classes = (bass + treble).mean(axis=0), bass.mean(axis=0)
+    if classes.std() < 1e-9:
+        return None
+    tonic_share = bass_classes / max(float(bass_classes.sum()), 1e-9)
+    triads = _triad_shares(bass, treble)
 
     def fit(key: Key) -> float:
-        correlation = np.corrcoef(classes, np.roll(KEY_PROFILES[key[1]], key[0]))[0, 1]
-        return float(correlation + TONIC_WEIGHT * bass_share[key[0]])
+        tonic, mode = key
+        correlation = np.corrcoef(classes, np.roll(KEY_PROFILES[mode], tonic))[0, 1]
+        weights = TRIADS[mode].items()
+        degrees = sum(weight * triads[of][(tonic + interval) % 12] for (interval, of), weight in weights)
+        return float(correlation + TONIC_WEIGHT * tonic_share[tonic] + TRIAD_WEIGHT * degrees)
 
     return max(((tonic, mode) for mode in KEY_PROFILES for tonic in range(12)), key=fit)
 
 
 def _pitch_classes(notes: Floats) -> Floats:
-    return np.bincount(np.arange(LOWEST, HIGHEST + 1) % 12, notes, minlength=12)
+    """(T, 12) the sums of (T, P) notes by pitch class."""
+    return np.asarray(notes @ np.eye(12)[np.arange(LOWEST, HIGHEST + 1) % 12])
+
+
+def _triad_shares(bass: Floats, treble: Floats) -> dict[str, Floats]:
+    """Return, by mode, the (12,) share of the time that a triad on each pitch class sounds, softly decided."""
+    spans = max(1, len(bass) // TRIAD_FRAMES)
+    bass, treble = (np.stack([part.mean(axis=0) for part in np.array_split(x, spans)]) for x in (bass, treble))
+    classes = bass + treble
+    classes = classes / np.maximum(np.linalg.norm(classes, axis=1, keepdims=True), 1e-9)
+    root_share = bass / np.maximum(bass.sum(axis=1, keepdims=True), 1e-9)
+    fits = []
+    for third in (4, 3):
+        triad = [np.roll(classes, -interval, axis=1) for interval in (0, third, 7)]  # of each pitch class as the root
+        fits.append(sum(triad) / np.sqrt(3) + TRIAD_ROOT_WEIGHT * root_share)
+    odds = np.exp(TRIAD_SHARPNESS * np.concatenate(fits, axis=1)) * classes.any(axis=1, keepdims=True)
+    shares = (odds / np.maximum(odds.sum(axis=1, keepdims=True), 1e-9)).mean(axis=0)
+    return {"major": shares[:12], "minor": shares[12:]}
 
 
 def key_score(estimate: Key, reference: Key) -> float:

@@ -81,6 +81,9 @@ def test_sidecar_reproduces_the_output(example: Example) -> None:
     assert record["tags"]["genres"]
     assert record["features"]
     assert record["alignment"]["n"] >= 5
+    assert record["alignment"]["hits_40ms"] >= 0.8
+    assert record["alignment"] == record["music"]["alignment"], "accents count in both"
+    assert record["music"]["accents"]
     assert record["mix"]["loudness"] == pytest.approx(-14, abs=1)
 
 

@@ -106,8 +106,8 @@ def _waveform(axes: Axes, video: Video, soundtrack: Soundtrack) -> None:
     axes.set_ylabel("waveform")
     top = max(1e-3, float(np.abs([low, high]).max()))
     axes.set_ylim(-1.25 * top, 1.45 * top)
-    for beats, height in ((soundtrack.beats, 0.08), (soundtrack.downbeats, 0.2)):
-        if beats is not None:
+    for beats, height in ((soundtrack.beats, 0.08), (soundtrack.downbeats, 0.2), (soundtrack.accents, 0.14)):
+        if beats is not None and len(beats):
             axes.vlines(beats, -1.25 * top, (-1.25 + height) * top, color=BEAT, linewidth=0.8)
     for cut in video.visual_features().cuts:
         axes.axvline(cut.time, color=CUT, linewidth=0.6 + 1.6 * cut.strength, alpha=0.85)

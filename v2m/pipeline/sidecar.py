@@ -114,12 +114,13 @@ def write(record: Mapping[str, Any], path: Path) -> None:
 def _music(soundtrack: Soundtrack) -> dict[str, Any]:
     parts = soundtrack.sections
     sections = [[part.name, *(round(value, 3) for value in (part.start, part.end, part.energy))] for part in parts]
-    beats, downbeats = (
-        [] if times is None else [round(float(time), 3) for time in times]
-        for times in (soundtrack.beats, soundtrack.downbeats)
-    )
-    stems = list(soundtrack.stems)
-    return {**soundtrack.metadata, "sections": sections, "beats": beats, "downbeats": downbeats, "stems": stems}
+    instants = {
+        name: [] if times is None else [round(float(time), 3) for time in times]
+        for name, times in (
+            ("beats", soundtrack.beats), ("downbeats", soundtrack.downbeats), ("accents", soundtrack.accents)
+        )
+    }  # fmt: skip
+    return {**soundtrack.metadata, "sections": sections, **instants, "stems": list(soundtrack.stems)}
 
 
 def _weights(*parts: TaggerBase | GeneratorBase) -> list[dict[str, Any]]:
@@ -139,7 +140,9 @@ def _alignment(soundtrack: Soundtrack, section: Video) -> dict[str, Any] | None:
     if not cuts or soundtrack.beats is None:
         return None
     times = [cut.time for cut in cuts]
-    return cut_alignment(times, soundtrack.beats, soundtrack.downbeats, duration=section.duration).to_dict()
+    return cut_alignment(
+        times, soundtrack.beats, soundtrack.downbeats, duration=section.duration, accents=soundtrack.accents
+    ).to_dict()
 
 
 def _versions(*names: str) -> dict[str, str]:

@@ -303,3 +303,19 @@ def test_cuts_get_accents(tags: Tags) -> None:
         near = [np.abs(everything - hit.time - hit.offset) for hit in exact]
         if style != "acoustic folk":  # whose guitars are strummed
             assert all(((gaps < 1e-6) | (gaps > 0.012)).all() for gaps in near), f"{style}: attacks apart at a cut"
+
+
+def test_long_tones_of_bowed_and_blown_melodies_swell() -> None:
+    (lead, *_) = [part for part in compose_piece("orchestral", 1).parts if part.stem == "melody"]
+    long = [note for note in lead.notes if note.length >= 2.0]
+    assert long
+    beats, values = zip(*lead.expression, strict=True)
+    for note in long:
+        start, middle, end = np.interp(
+            [note.beat + 0.1, note.beat + 0.6 * note.length, note.beat + note.length - 0.1], beats, values
+        )
+        assert middle > start + 0.04
+        assert middle > end + 0.04
+    plucked = [part for part in compose_piece("acoustic folk", 1).parts if part.name in {"dulcimer", "banjo"}]
+    assert plucked
+    assert not any(part.expression for part in plucked)

@@ -22,6 +22,9 @@ MIN_HELD_BEATS = 0.9  # of a melody tone that accompanists keep clear of
 HAND_OVER_PROBABILITY = 0.6  # that a theme other than the first is played by the answering voice
 UNSTRESSED = 0.92  # of the velocity of notes away from the cuts
 MAX_TIMING_BEATS = 0.04  # of a humanized attack, early or late
+SUSTAINED_PROGRAMS = {*range(40, 45), *range(48, 54), *range(56, 80)}  # bowed, sung and blown
+MIN_SWELL_BEATS = 1.5  # of a tone that swells
+SWELL_START = 0.9  # of full expression, at the start and the end of a tone
 EXACT_REPEAT_BEATS = 0.03  # within which two attacks of one pitch are one
 
 
@@ -120,7 +123,21 @@ def _melody_parts(sheet: LeadSheet, themes: list[str], seed: str, is_variation: 
     ]
     lead_notes, lead_to_answer = _hand_over(sheet, swaps, lead_notes, answer)
     answer_notes, answer_to_lead = _hand_over(sheet, swaps, answer_notes, lead)
-    return [_make_part(lead, lead_notes + answer_to_lead), _make_part(answer, answer_notes + lead_to_answer)]
+    parts = [_make_part(lead, lead_notes + answer_to_lead), _make_part(answer, answer_notes + lead_to_answer)]
+    for part in parts:
+        if part.program in SUSTAINED_PROGRAMS:
+            part.expression = _swell_points(part.notes)
+    return parts
+
+
+def _swell_points(notes: list[Note]) -> list[tuple[float, float]]:
+    """Return the expression curve of a bowed or blown melody: its long tones swell and fall off."""
+    points: list[tuple[float, float]] = []
+    for note in sorted(notes):
+        end = note.beat + note.length
+        peak = [(note.beat + 0.6 * note.length, 1.0)] if note.length >= MIN_SWELL_BEATS else []
+        points += [(note.beat, SWELL_START), *peak, (end, SWELL_START)]
+    return sorted(points)
 
 
 def _hand_over(
@@ -210,9 +227,9 @@ def _percussion_parts(sheet: LeadSheet, seed: str, is_variation: bool) -> list[P
         strokes += drums.transition_notes(sheet, "swell") if style.transition == "swell" else []
         parts.append(Part(f"{name} accents", "effects", kit.programs[0], True, ACCENT_LEVEL_DB, notes=strokes))
     if style.accent.low_program is not None:
-        parts.append(_make_part(Layer("effects", "", (style.accent.low_program,), level_db=-6), low))
+        parts.append(_make_part(Layer("effects", "", (style.accent.low_program,), level_db=-3), low))
     if style.accent.high_program is not None:
-        parts.append(_make_part(Layer("effects", "", (style.accent.high_program,), level_db=-10, pan=0.2), high))
+        parts.append(_make_part(Layer("effects", "", (style.accent.high_program,), level_db=-6, pan=0.2), high))
     if style.transition == "gliss":
         harp = Layer("effects", "", (HARP_PROGRAM,), level_db=-9, pan=-0.3)
         parts.append(_make_part(harp, drums.transition_notes(sheet, "gliss")))

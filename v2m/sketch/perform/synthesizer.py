@@ -37,6 +37,7 @@ from v2m.sketch.plan.dynamics import LEVEL_RATE
 
 REFERENCE_DB = -46.0  # loudness to which a note of every instrument is brought; below the quietest program
 MAX_ADVANCE_S = 0.12  # by which an instrument of slow attack starts early, so that it sounds on the beat
+AUDIBLE_ATTACK_S = 0.04  # before half amplitude, from which on a pitched instrument is heard
 MIN_DRUM_ADVANCE_S = 0.02
 EXPRESSION_STEP_BEATS = 0.0625
 DRUM_RELEASE_S = 3.0  # after which a drum is released: some ring forever and would use up the voices
@@ -281,7 +282,7 @@ def _part_events(
     if part.is_drums:
         attacks = {key: measure_drum(soundfont, rate, part.program, key) for key in {note.pitch for note in part.notes}}
     else:
-        attacks = dict.fromkeys((note.pitch for note in part.notes), attack)
+        attacks = dict.fromkeys((note.pitch for note in part.notes), max(0.0, attack - AUDIBLE_ATTACK_S))
     times = sheet.plan.tempo_map.beat_to_time(np.array([(note.beat, note.beat + note.length) for note in part.notes]))
     for note, (on, off) in zip(part.notes, times, strict=True):
         start = seconds_to_samples(max(0.0, on - min(attacks[note.pitch], MAX_ADVANCE_S)), rate)

@@ -82,7 +82,7 @@ JAZZ = Style(
     },
     cadences={"major": ("ii9 | V13 | I69", "ii9 V13 | I69"), "minor": ("iiø7 | V7b9 | i69", "bVI7 V7b9 | i69")},
     layers=(
-        Layer("harmony", "comp", (0, 26), level_db=-6, low=50, high=72, voices=4, pan=-0.3, gate=0.8).with_figures(
+        Layer("harmony", "comp", (0,), level_db=-3, low=50, high=72, voices=4, pan=-0.3, gate=0.8).with_figures(
             Figure("6-----------....|..5-----5-------"),
             Figure("6---..5-........|..6-....5---..5-"),
             Figure("7-..6---..6-..5-|..6-..6---..7-6-"),
@@ -111,7 +111,7 @@ JAZZ = Style(
             {"snare": "........5.5.....", "high tom": "............6...", "low tom": "..............6."},
         ),
         min_energy=0.1,
-        level_db=3,
+        level_db=0,
     ),
     rhythm_cells=(
         "..6-5-6-7---....",
@@ -150,11 +150,11 @@ WALTZ = Style(
         Layer("harmony", "comp", (24, 45), level_db=-4, low=52, high=74, pan=-0.25, gate=0.7).with_figures(
             Figure("..5-4-"), Figure("..6-5-|..6-5.")
         ),
-        Layer("pads", "pad", (48, 49), min_energy=0.4, level_db=-6, low=52, high=77, voices=4, pan=0.15),
+        Layer("pads", "pad", (49,), min_energy=0.15, level_db=-4, low=52, high=77, voices=4, pan=0.15),
         Layer("harmony", "arp", (46, 8, 10), min_energy=0.6, level_db=-7, low=60, high=91, pan=0.35).with_figures(
             Figure("444444", "012345"), Figure("545454", "024531")
         ),
-        Layer("melody", "lead", (21, 40), level_db=2, low=60, high=86, pan=0.05),
+        Layer("melody", "lead", (48, 40, 21), level_db=2, low=60, high=86, pan=0.05),
         Layer("melody", "answer", (71, 42, 73), min_energy=0.25, level_db=-3, low=57, high=79, pan=0.3),
     ),
     kit=Kit(

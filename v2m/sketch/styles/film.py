@@ -32,7 +32,7 @@ AMBIENT = Style(
         Layer("bass", "bass", (39, 43, 35), level_db=-4, low=29, high=46, gate=1.0).with_figures(
             Figure("6---------------", "r")
         ),
-        Layer("harmony", "arp", (0, 98, 108, 46), min_energy=0.15, level_db=-2, low=60, high=91, pan=0.3).with_figures(
+        Layer("harmony", "arp", (0, 46, 108), min_energy=0.15, level_db=-4, low=60, high=91, pan=0.3).with_figures(
             Figure("5---..4-....3---|..5-....4---....", "02413"),
             Figure("5---4-..3-..5-..|5-..4-..3---4-..", "0213425"),
             Figure("5-4-3-4-5-4-3-4-", "02413524"),
@@ -81,42 +81,40 @@ CINEMATIC = Style(
     },
     cadences={"major": ("IV | Vsus4 V | I", "bVI | bVII | I"), "minor": ("bVI | bVII | i", "iv | Vsus4 V | i")},
     layers=(
-        Layer("pads", "pad", (48, 49), level_db=-6, low=50, high=71, voices=4, pan=-0.1),
-        Layer("bass", "bass", (43,), min_energy=0.12, level_db=1, low=31, high=45).with_figures(
+        Layer("pads", "pad", (49,), level_db=-3, low=50, high=76, voices=4, pan=-0.1),
+        Layer("bass", "bass", (43,), min_energy=0.12, level_db=0, low=31, high=45).with_figures(
             Figure("7---------------", "r"), Figure("8-------6-------", "ro"), Figure("8-6-6-6-7-6-6-6-", "r")
         ),
-        Layer("harmony", "arp", (0,), level_db=-4, low=52, high=84, pan=0.25).with_figures(
+        Layer("harmony", "arp", (0, 46), level_db=-8, low=52, high=84, pan=0.25).with_figures(
             Figure("5---4---4---4---", "0213"),
             Figure("6-4-4-4-5-4-4-4-", "01324213"),
             Figure("6343534353435343", "0213021402130254"),
         ),
         Layer(
-            "harmony", "comp", (48,), min_energy=0.15, level_db=-3, low=50, high=67, voices=2, gate=0.45, pan=-0.3
+            "harmony", "comp", (48,), min_energy=0.15, level_db=-5, low=50, high=67, voices=2, gate=0.45, pan=-0.3
         ).with_figures(Figure("7...5...6...5..."), Figure("8.5.5.7.5.5.7.5."), Figure("85.585.585.585.7")),
         Layer("pads", "pad", (60, 61), min_energy=0.66, level_db=-6, low=50, high=69, pan=0.15),
         Layer("pads", "pad", (52,), min_energy=0.8, level_db=-7, low=55, high=79),
-        Layer("melody", "lead", (42, 60), level_db=4, low=60, high=79),
-        Layer("melody", "answer", (60, 73, 71), min_energy=0.35, level_db=-1, low=58, high=77, pan=0.3),
+        Layer("melody", "lead", (48,), level_db=4, low=62, high=84),
+        Layer("melody", "answer", (60, 42), min_energy=0.35, level_db=0, low=52, high=74, pan=0.25),
     ),
     kit=Kit(
-        (16,),
+        (48,),
         (
-            {"low tom": "8.......5.......|8.......5...5..."},
-            {"kick": "8.........5.....", "low tom": "..5.5.....5.5...|..5.5...5.5.6.6."},
+            {"bass drum": "7...............|7...........4..."},
+            {"bass drum": "8.....5.....5...|8.....5...5...5.", "snare": "................|............2.23"},
             {
-                "kick": "9.....6.9.......",
-                "low tom": "8.5.5.7.5.5.7.5.",
-                "mid tom": "..4...5...4...55",
-                "snare": "........7.......",
+                "bass drum": "9..5..6.8..5..6.|9..5..6.8.5.6.7.",
+                "snare": "..3...3...3.3.34",
+                "cymbals": "6...............|................|................|................",
             },
         ),
         (
-            {"low tom": "........6.7.8.9.", "mid tom": "............5.7."},
-            {"high tom": "........66......", "mid tom": "..........77....", "low tom": "............8889"},
-            {"snare": "........34455677", "kick": "........8...8..."},
+            {"bass drum": "........6.7.8.9."},
+            {"snare": "........23344567", "bass drum": "........6...8..."},
         ),
-        min_energy=0.25,
-        level_db=-1,
+        min_energy=0.3,
+        level_db=-4,
     ),
     rhythm_cells=(
         "7-------6---5---",
@@ -126,7 +124,7 @@ CINEMATIC = Style(
         "7-------------5-",
         "....5---6---7---",
     ),
-    accent=Accent(("crash", "kick", "low tom"), low_program=57),
+    accent=Accent(("cymbals", "bass drum"), low_program=57),
     reverb=Reverb(rt60_s=2.6, damping=0.5, predelay_ms=25, wet_level=0.3),
     transition="swell",
     leap_probability=0.2,
@@ -159,8 +157,8 @@ ORCHESTRAL = Style(
     },
     cadences={"major": ("ii/3 | V7 | I", "IV | I/5 V7 | I"), "minor": ("iv | V7 | i", "bVI | iiø7 V7 | i")},
     layers=(
-        Layer("pads", "pad", (48,), level_db=-7, low=53, high=74, voices=4, pan=-0.15),
-        Layer("bass", "bass", (43,), level_db=-1, low=33, high=48, pan=0.25, gate=0.85).with_figures(
+        Layer("pads", "pad", (49,), level_db=-5, low=53, high=76, voices=4, pan=-0.15),
+        Layer("bass", "bass", (43,), level_db=-1, low=33, high=48, pan=0.2, gate=0.9).with_figures(
             Figure("6-------5-------", "r5"), Figure("7---5---6---5---", "r5ra"), Figure("7-5-5-5-6-5-5-5-", "rrr5")
         ),
         Layer("harmony", "arp", (46,), min_energy=0.15, level_db=-8, low=50, high=86, pan=0.3).with_figures(
@@ -173,8 +171,8 @@ ORCHESTRAL = Style(
         ).with_figures(Figure("..5...5...5...5."), Figure("7.5.6.5.7.5.6.5.")),
         Layer("pads", "pad", (60,), min_energy=0.55, level_db=-9, low=53, high=70, pan=0.2),
         Layer("pads", "pad", (61,), min_energy=0.78, level_db=-10, low=52, high=74, pan=0.1),
-        Layer("melody", "lead", (68, 73, 71), level_db=4, low=65, high=86, pan=-0.05),
-        Layer("melody", "answer", (71, 73, 69, 42), min_energy=0.25, level_db=-2, low=55, high=79, pan=0.25),
+        Layer("melody", "lead", (48,), level_db=4, low=65, high=88, pan=-0.1),
+        Layer("melody", "answer", (73, 68, 71, 60), min_energy=0.25, level_db=0, low=58, high=82, pan=0.2),
     ),
     kit=Kit(
         (48,),

@@ -7,7 +7,6 @@ ELECTRONIC = Style(
     name="electronic",
     tempo=(106, 120, 136),
     steadiness=1.0,
-    accent_weights={0.5: 0.8, 0.25: 0.6, 0.75: 0.6},
     minor_probability=0.75,
     progressions={
         "major": ("vi | IV | I | V", "I | V | vi | IV", "IV | V | vi | I/3", "IVadd9 | Iadd9 | V | vi7"),
@@ -83,7 +82,6 @@ FUNK = Style(
     name="funk",
     tempo=(92, 106, 122),
     steadiness=1.0,
-    accent_weights={0.5: 0.8, 0.25: 0.6, 0.75: 0.6},
     minor_probability=0.7,
     scales={"major": "mixolydian", "minor": "dorian"},
     progressions={
@@ -97,31 +95,31 @@ FUNK = Style(
     },
     cadences={"major": ("IV9 | V7sus4 | I9",), "minor": ("bVImaj7 | V7b9 | i9", "iv9 | bVII9 | i9")},
     layers=(
-        Layer("bass", "bass", (36, 33), level_db=-1, low=28, high=50, gate=0.8).with_figures(
+        Layer("bass", "bass", (33, 36), level_db=2, low=28, high=50, gate=0.7).with_figures(
             Figure("8--...6-..8.....", "rro"), Figure("8--6..6-..86..6.|8--6..6-..8.6.5-", "roror5a")
         ),
-        Layer("harmony", "comp", (7, 4), level_db=-5, low=52, high=74, pan=-0.35, gate=0.5).with_figures(
+        Layer("harmony", "comp", (4, 7), level_db=-10, low=52, high=74, pan=-0.35, gate=0.5).with_figures(
             Figure("..6..4..6..4..6."), Figure("7.46.46.47.46.46")
         ),
         Layer(
-            "harmony", "comp", (28, 27), min_energy=0.3, level_db=-7, low=57, high=79, pan=0.45, gate=0.4
+            "harmony", "comp", (28, 27), min_energy=0.3, level_db=-15, low=57, high=79, pan=0.45, gate=0.4
         ).with_figures(Figure("..4.6.4...4.6.44"), Figure("4464446444644464")),
-        Layer("pads", "comp", (61, 62), min_energy=0.5, level_db=-4, low=55, high=79, pan=0.15, gate=0.6).with_figures(
+        Layer("pads", "comp", (61,), min_energy=0.2, level_db=1, low=55, high=79, pan=0.15, gate=0.6).with_figures(
             Figure("..............7-|7-......7..7...."), Figure("7..7....7..7..7-")
         ),
         Layer("pads", "pad", (16,), min_energy=0.7, level_db=-11, low=57, high=76),
-        Layer("melody", "lead", (66, 56, 16, 27), level_db=4, low=60, high=82, pan=0.05),
-        Layer("melody", "answer", (61, 4, 64), min_energy=0.3, level_db=2, low=58, high=79, pan=-0.2),
+        Layer("melody", "lead", (66, 56, 64), level_db=2, low=60, high=82, pan=0.05),
+        Layer("melody", "answer", (61, 64), min_energy=0.3, level_db=0, low=58, high=79, pan=-0.2),
     ),
     kit=Kit(
-        (8, 16),
+        (0,),
         (
-            {"kick": "8.....5...7.....", "snare": "....7.......7...", "hat": "6.4.6.4.6.4.6.4."},
-            {"kick": "9..6......7..6..|9..6..6...7.....", "snare": "....8..3.3..8..3", "hat": "6454645464546454"},
+            {"kick": "8.....5...7.....", "snare": "....7..2.2..7..2", "hat": "5.3.5.3.5.3.5.3."},
+            {"kick": "9..6......7..6..|9..6..6...7.....", "snare": "....8..2.2..8..2", "hat": "5.3.5.3.5.3.5.32"},
             {
                 "kick": "9..6..6...7..6..",
-                "snare": "....9..3.3..9.33",
-                "hat": "7454745474547454",
+                "snare": "....9..2.2..9.22",
+                "hat": "5353535353535353",
                 "open hat": "......6.......6.",
                 "conga": "..5.4..5..5.4.55",
             },
@@ -130,8 +128,8 @@ FUNK = Style(
             {"snare": "........6.66.678", "kick": "........8..8...."},
             {"high tom": "........7.77....", "low tom": "............7788"},
         ),
-        min_energy=0.15,
-        level_db=-2,
+        min_energy=0.1,
+        level_db=4,
     ),
     rhythm_cells=("..6-7.5---..6-5-", "7-.6.5..7---....", "6.6.7-..5-6-....", "....7-6.5-7-....", "7--6--5-....6-7-"),
     accent=Accent(("crash", "kick"), low_program=36, high_program=61),
@@ -141,7 +139,8 @@ FUNK = Style(
     swing_unit=0.5,
     leap_probability=0.3,
     rest_probability=0.3,
-    timing_std_beats=0.005,
+    timing_std_beats=0.007,
+    lowpass_hz=7000.0,
 )
 
 # Ninth chords on an electric piano, a lazy swung beat, low-passed, with tape wow and vinyl noise.
@@ -149,7 +148,6 @@ LOFI = Style(
     name="lo-fi",
     tempo=(68, 78, 92),
     steadiness=1.0,
-    accent_weights={0.5: 0.8, 0.25: 0.6, 0.75: 0.6},
     scales={"minor": "dorian"},
     progressions={
         "major": (
@@ -172,7 +170,7 @@ LOFI = Style(
         "minor": ("iv9 | V7b9 | i9", "bVImaj7 | v7 | i9"),
     },
     layers=(
-        Layer("harmony", "comp", (4, 5), level_db=-6, low=50, high=74, voices=4, pan=-0.2).with_figures(
+        Layer("harmony", "comp", (4,), level_db=-8, low=50, high=74, voices=4, pan=-0.2).with_figures(
             Figure("6---------------"),
             Figure("6-----5---......|6-----..4-5-----"),
             Figure("6--.5-..4---5-..|6-----5-..5-4---"),
@@ -180,9 +178,9 @@ LOFI = Style(
         Layer("bass", "bass", (35, 32, 33), min_energy=0.15, level_db=-2, low=28, high=48).with_figures(
             Figure("7-----..5-------", "r5"), Figure("8-----6-..5-6-5-|8---..6---5---5-", "rr5a")
         ),
-        Layer("pads", "pad", (89, 51), min_energy=0.5, level_db=-9, low=57, high=79, pan=0.2),
-        Layer("melody", "lead", (11, 24), level_db=1, low=62, high=84, pan=0.15),
-        Layer("melody", "answer", (26, 108, 5), min_energy=0.3, level_db=-2, low=60, high=81, pan=0.4),
+        Layer("pads", "pad", (89, 51), min_energy=0.1, level_db=-7, low=57, high=79, pan=0.2),
+        Layer("melody", "lead", (11, 24), level_db=-3, low=62, high=84, pan=0.15),
+        Layer("melody", "answer", (26, 108, 5), min_energy=0.3, level_db=-4, low=60, high=81, pan=0.4),
     ),
     kit=Kit(
         (8, 0),
@@ -204,8 +202,8 @@ LOFI = Style(
             {"snare": "........4.5.6.67", "kick": "........7......."},
             {"rim": "........5..5..5.", "kick": "........7......."},
         ),
-        min_energy=0.2,
-        level_db=0,
+        min_energy=0.05,
+        level_db=7,
     ),
     rhythm_cells=(
         "..6-5-6---..5---",
@@ -223,9 +221,9 @@ LOFI = Style(
     leap_probability=0.25,
     rest_probability=0.25,
     timing_std_beats=0.012,
-    lowpass_hz=3600.0,
+    lowpass_hz=5500.0,
     wow_cents=7.0,
-    vinyl_noise=1.0,
+    vinyl_noise=0.7,
 )
 
 # Two guitars left and right, bass on the eighths, a backbeat.
@@ -233,7 +231,6 @@ ROCK = Style(
     name="rock",
     tempo=(98, 120, 152),
     steadiness=1.0,
-    accent_weights={0.5: 0.8, 0.25: 0.6, 0.75: 0.6},
     scales={"major": "mixolydian"},
     progressions={
         "major": ("I | bVII | IV | I", "I | V | vi | IV", "I | IV | bVII | IV", "I | I | IV | V", "I iii | IV | I | V"),

@@ -17,7 +17,7 @@ from v2m.sketch.instruments import INSTRUMENTS, KITS, fit_octave
 from v2m.sketch.plan.planner import FormSection, Plan
 from v2m.sketch.style import Layer, Style
 
-ACCENT_LEVEL_DB = 0.0  # of the kit's strokes on the cuts
+ACCENT_LEVEL_DB = -2.5  # of the kit's strokes on the cuts
 MIN_HELD_BEATS = 0.9  # of a melody tone that accompanists keep clear of
 HAND_OVER_PROBABILITY = 0.6  # that a theme other than the first is played by the answering voice
 UNSTRESSED = 0.92  # of the velocity of notes away from the cuts

@@ -7,6 +7,7 @@ ELECTRONIC = Style(
     name="electronic",
     tempo=(106, 120, 136),
     steadiness=1.0,
+    accent_weights={0.5: 0.8, 0.25: 0.6, 0.75: 0.6},
     minor_probability=0.75,
     progressions={
         "major": ("vi | IV | I | V", "I | V | vi | IV", "IV | V | vi | I/3", "IVadd9 | Iadd9 | V | vi7"),
@@ -82,6 +83,7 @@ FUNK = Style(
     name="funk",
     tempo=(92, 106, 122),
     steadiness=1.0,
+    accent_weights={0.5: 0.8, 0.25: 0.6, 0.75: 0.6},
     minor_probability=0.7,
     scales={"major": "mixolydian", "minor": "dorian"},
     progressions={
@@ -148,6 +150,7 @@ LOFI = Style(
     name="lo-fi",
     tempo=(68, 78, 92),
     steadiness=1.0,
+    accent_weights={0.5: 0.8, 0.25: 0.6, 0.75: 0.6},
     scales={"minor": "dorian"},
     progressions={
         "major": (
@@ -231,6 +234,7 @@ ROCK = Style(
     name="rock",
     tempo=(98, 120, 152),
     steadiness=1.0,
+    accent_weights={0.5: 0.8, 0.25: 0.6, 0.75: 0.6},
     scales={"major": "mixolydian"},
     progressions={
         "major": ("I | bVII | IV | I", "I | V | vi | IV", "I | IV | bVII | IV", "I | I | IV | V", "I iii | IV | I | V"),

@@ -11,6 +11,7 @@ import pytest
 from tests.sketch.stub_videos import CUTS, compose_piece
 from v2m.core.timing import TempoMap
 from v2m.core.types import Tags
+from v2m.sketch.compose import drums
 from v2m.sketch.compose.accompaniment import Accompanist
 from v2m.sketch.compose.arrange import Piece, compose
 from v2m.sketch.compose.harmony import Key, Voicing, has_parallels, mean_movement, parse_chord
@@ -284,6 +285,21 @@ def test_negative_tags_exclude_instruments(style: str) -> None:
 )
 def test_genres_then_moods_choose_the_style(tags: Tags, style: str) -> None:
     assert choose_style(tags).name == style
+
+
+def test_drum_fills_lead_to_strong_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    filled: list[int] = []
+    fill_notes = drums._fill_notes  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(
+        drums, "_fill_notes", lambda sheet, fill, bar: filled.append(bar) or fill_notes(sheet, fill, bar)
+    )
+    cuts = tuple((0.5 * beat, 1.0 if beat % 16 == 8 else 0.3) for beat in range(4, 112, 4))  # 120 BPM
+    plan = compose_piece("rock", 1, Tags(instruments=["drums"]), duration=60.0, cuts=cuts).sheet.plan
+    strong = [hit.beat for hit in plan.hits if hit.strength == 1.0 and hit.downbeat]
+    led = [number for number, bar in enumerate(plan.bars[:-1]) if bar.start + bar.beats in strong]
+    themes = [number for number in led if plan.sections[plan.bars[number].section].name not in {"intro", "ending"}]
+    assert len(themes) >= 4
+    assert set(themes) <= set(filled)
 
 
 @pytest.mark.parametrize("tags", [Tags(), Tags(negative=["drums"])], ids=["drums", "no drums"])

@@ -31,6 +31,7 @@ DRUMS = {
     "triangle": 81,
 }
 FILL_BEATS = 2
+FILL_STRENGTH = 0.7  # of a cut on a downbeat, from which a fill leads to it
 SHORT_FILL_PROBABILITY = 0.6  # of one beat at the end of every fourth bar
 DROP_PROBABILITY = 0.1  # that a soft stroke of a light drum is left out
 LIGHT_DRUMS = {DRUMS[name] for name in ("hat", "shaker", "ride", "pedal hat", "triangle", "tambourine")}
@@ -46,7 +47,7 @@ SECTION_ACCENT, FINAL_ACCENT = 0.45, 0.6  # least strength of the accents on a s
 def compose_drums(
     sheet: LeadSheet, kit: Kit, sections: list[tuple[int, FormSection]], rng: Random, variation: int = 0
 ) -> list[Note]:
-    """Compose the groove of each of `sections`, with a fill before the next one.
+    """Compose the groove of each of `sections`, with fills before the next one and before strong cuts.
 
     `variation` is the offset of `pattern_index`.
     """
@@ -58,7 +59,10 @@ def compose_drums(
             groove = kit.grooves[pattern_index(len(kit.grooves), sheet.bar_energy(section, number), variation)]
             if section.name == "intro":
                 groove = {drum: rhythm for drum, rhythm in groove.items() if DRUMS[drum] in LIGHT_DRUMS}
-            has_fill = number == section.last - 1 and following is not None and section.name != "intro"
+            ends_section = number == section.last - 1 and following is not None
+            hit = sheet.hits.get(bar.start + bar.beats)
+            leads_to_cut = hit is not None and hit.strength >= FILL_STRENGTH
+            has_fill = (ends_section or leads_to_cut) and section.name != "intro"
             has_short_fill = not has_fill and position % 4 == 3 and rng.random() < SHORT_FILL_PROBABILITY
             fill_beats = min(FILL_BEATS, bar.beats) if has_fill else 1 if has_short_fill else 0
             fill_start = bar.start + bar.beats - fill_beats

@@ -150,12 +150,12 @@ WALTZ = Style(
         Layer("harmony", "comp", (24, 45), level_db=-4, low=52, high=74, pan=-0.25, gate=0.7).with_figures(
             Figure("..5-4-"), Figure("..6-5-|..6-5.")
         ),
-        Layer("pads", "pad", (49,), min_energy=0.15, level_db=-4, low=52, high=77, voices=4, pan=0.15),
-        Layer("harmony", "arp", (46, 8, 10), min_energy=0.6, level_db=-7, low=60, high=91, pan=0.35).with_figures(
+        Layer("pads", "pad", (49,), level_db=-1, low=52, high=77, voices=4, pan=0.15),
+        Layer("harmony", "arp", (46,), min_energy=0.6, level_db=-8, low=60, high=91, pan=0.35).with_figures(
             Figure("444444", "012345"), Figure("545454", "024531")
         ),
-        Layer("melody", "lead", (48, 40, 21), level_db=2, low=60, high=86, pan=0.05),
-        Layer("melody", "answer", (71, 42, 73), min_energy=0.25, level_db=-3, low=57, high=79, pan=0.3),
+        Layer("melody", "lead", (48, 40), level_db=3, low=60, high=86, pan=0.05),
+        Layer("melody", "answer", (21, 71, 42), min_energy=0.25, level_db=-3, low=57, high=79, pan=0.3),
     ),
     kit=Kit(
         (40,),

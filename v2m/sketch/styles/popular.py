@@ -181,7 +181,7 @@ LOFI = Style(
         Layer("bass", "bass", (35, 32, 33), min_energy=0.15, level_db=-2, low=28, high=48).with_figures(
             Figure("7-----..5-------", "r5"), Figure("8-----6-..5-6-5-|8---..6---5---5-", "rr5a")
         ),
-        Layer("pads", "pad", (89, 51), min_energy=0.1, level_db=-7, low=57, high=79, pan=0.2),
+        Layer("pads", "pad", (89,), level_db=-4, low=57, high=79, pan=0.2),
         Layer("melody", "lead", (11, 24), level_db=-3, low=62, high=84, pan=0.15),
         Layer("melody", "answer", (26, 108, 5), min_energy=0.3, level_db=-4, low=60, high=81, pan=0.4),
     ),

@@ -10,6 +10,7 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from v2m.cli.train import TrainCLI
+from v2m.core.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "configs/sweep").glob("*.yaml"))
@@ -66,5 +67,5 @@ def test_unknown_sweep_parameter_is_refused(tmp_path: Path, monkeypatch: pytest.
     held["parameters"]["model.optim.pace"] = {"value": 1}
     words = composed(held, 0)
     words[words.index("--config") + 1] = str(ROOT / words[words.index("--config") + 1])
-    with pytest.raises(SystemExit):
+    with pytest.raises(UsageError, match="pace"):
         TrainCLI(words, run=False)

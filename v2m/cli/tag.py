@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from v2m.cli.train import ResultsCLI, run_cli
+from v2m.cli.train import CommandParser, ResultsCLI, run_cli
 from v2m.data.module import VideoDataModule
 from v2m.training.predict import LitTagger, PredictResults
 
@@ -27,6 +27,7 @@ class TagCLI(ResultsCLI):
             save_config_callback=None,
             seed_everything_default=False,
             auto_configure_optimizers=False,
+            parser_class=CommandParser,
             parser_kwargs={"prog": "v2m tag", "description": "Writes music tags for each video."},
             trainer_defaults={"use_distributed_sampler": False, "callbacks": [self.results], **quiet},
         )

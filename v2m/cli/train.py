@@ -21,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from v2m.checkpoints import lightning_ckpt
 from v2m.cli.runner import with_flags
 from v2m.core import compat, errors
-from v2m.core.arguments import to_plain
+from v2m.core.arguments import OneLineParser, to_plain
 from v2m.data.module import ShardData
 from v2m.pretrained import safe_load
 from v2m.training.audio_samples import LogAudioSamples
@@ -53,6 +53,10 @@ TRAINER_FIELDS = frozenset(inspect.signature(Trainer).parameters)
 logger = logging.getLogger(__name__)
 
 
+class CommandParser(OneLineParser, LightningArgumentParser):
+    """Lightning's parser with errors of one line."""
+
+
 class ResultsCLI(LightningCLI):
     """LightningCLI whose command predicts for videos: their results, and the exit code of the run."""
 
@@ -82,6 +86,7 @@ class TrainCLI(ResultsCLI):
             run=run,
             seed_everything_default=0,
             save_config_callback=SaveConfig,
+            parser_class=CommandParser,
             parser_kwargs={"prog": "train.py"},
             trainer_defaults={
                 "use_distributed_sampler": False,

@@ -60,7 +60,7 @@ def _tempo_prior(intervals: NDArray[np.integer], tempo: float | None) -> Floats:
     """(N,) log prior of each interval; over a time it weighs the same for all tempi."""
     median, octaves = USUAL_TEMPO if tempo is None else (tempo, HINT_OCTAVES)
     tempi = timing.beat_seconds(1.0) * FRAMES_PER_SECOND / intervals
-    return -0.5 * (np.log2(tempi / median) / octaves) ** 2 * timing.samples_to_seconds(intervals, FRAMES_PER_SECOND)
+    return -0.5 * (np.log2(tempi / median) / octaves) ** 2 * timing.seconds_to_frames(intervals, 1 / FRAMES_PER_SECOND)
 
 
 def _viterbi(curves: Floats, intervals: NDArray[np.integer], prior: Floats) -> tuple[NDArray[np.integer], ...]:

@@ -128,4 +128,4 @@ def _lstm(x: NDArray[np.float32], state: NDArray[np.float32], weights: Weights) 
 
 
 def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    return 0.5 + 0.5 * np.tanh(0.5 * x)  # which does not overflow
+    return np.float32(0.5) * (1 + np.tanh(np.float32(0.5) * x))  # which does not overflow

@@ -113,7 +113,7 @@ def statistics(sound: Audio) -> list[float]:
 
 
 def measure(pieces: list[Audio], network: MusicnnEmbedder) -> tuple[list[Floats], Floats]:
-    """Return each piece's embeddings (windows, 200), and (pieces, statistics); kept by the sound's hash in CACHE."""
+    """Return each piece's embeddings (windows, 200), and (pieces, statistics); cached by the sound's hash."""
     CACHE.mkdir(exist_ok=True)
     embeddings, rows = [], []
     for piece in pieces:

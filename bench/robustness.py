@@ -200,7 +200,7 @@ def _click_places(samples: np.ndarray, shape: np.ndarray) -> Iterator[int]:
 
 
 def refusals(folder: Path) -> Iterator[Result]:
-    """Outputs that cannot hold the pictures: refused before the music is written, with a suffix that works."""
+    """Outputs that cannot hold the pictures: refused before the work, with a suffix that works."""
     for name, codec, suffix in (("prores.mov", records.PRORES, ".mp4"), ("h264.mp4", records.H264, ".webm")):
         source = records.write_clip(folder / name, codec=codec)
         run = infer(source, folder / f"refused{suffix}")

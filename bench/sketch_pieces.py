@@ -1,4 +1,4 @@
-"""Pieces by Sketch in all styles, with their true beats, for the benches: `python -m bench.sketch_pieces`.
+"""Pieces by Sketch in all styles, with their true beats: `python -m bench.sketch_pieces`.
 
 Each is 26 s long and written for random cuts at a random tempo near its style's. The audio is kept in `--cache`, by a
 hash of the code and of the SoundFont; the command prints the folder. It renders with the v2m of its own checkout.

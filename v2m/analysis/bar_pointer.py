@@ -33,7 +33,7 @@ BLOCK = 1000  # frames for which scores of intervals are held
 
 @dataclass(frozen=True)
 class BeatPath:
-    """B beats: `times` (B,) in seconds, `is_downbeat` (B,), `strengths` (B,) probability of a beat there, and meter."""
+    """B beats: `times` (B,) in seconds, `is_downbeat` (B,), `strengths` (B,) probabilities, and meter."""
 
     times: Floats
     is_downbeat: NDArray[np.bool_]
@@ -42,7 +42,7 @@ class BeatPath:
 
 
 def find_path(activations: Floats, rate: int, tempo: float | None = None) -> BeatPath:
-    """Return the likeliest beats under `activations` (T, 2), `rate` a second, of beats inside bars and of downbeats.
+    """Return the likeliest beats under `activations` (T, 2) of beats and downbeats, `rate` a second.
 
     `tempo` (beats per minute) is a hint, which strong evidence overrides.
     """
@@ -64,7 +64,7 @@ def _tempo_prior(intervals: NDArray[np.integer], tempo: float | None) -> Floats:
 
 
 def _viterbi(curves: Floats, intervals: NDArray[np.integer], prior: Floats) -> tuple[NDArray[np.integer], ...]:
-    """Return the (B,) start, position (0 for a downbeat, of all meters in turn) and interval of each beat, in frames.
+    """Return each beat's start, position (0: downbeat, of all meters in turn) and interval, in frames.
 
     With V[t, k, n] the score of a beat that starts at frame t at position k and lasts n frames:
 
@@ -114,7 +114,7 @@ def _beat_frames(intervals: NDArray[np.integer]) -> NDArray[np.integer]:
 
 
 def _cumulative_evidence(curves: Floats, margin: int) -> Floats:
-    """(3, T + 2 `margin` + 1) log probability of the frames up to each: as beats, as downbeats, as neither."""
+    """(3, T + 2 `margin` + 1) log probability up to each frame: as beats, as downbeats, as neither."""
     curves = np.maximum(curves, MIN_PROBABILITY)
     neither = np.maximum(1 - curves.sum(axis=1), MIN_PROBABILITY) / (OBSERVATION_LAMBDA - 1)
     log = np.log(np.column_stack([curves, neither])).T

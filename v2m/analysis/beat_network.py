@@ -86,7 +86,7 @@ def _features(audio: Audio) -> Iterator[NDArray[np.float32]]:
 
 
 def _forward(blocks: Iterator[NDArray[np.float32]], weights: Weights) -> Iterator[Floats]:
-    """Yield (T, 2) for each block (T, D): convolution over the features, dense layer, two LSTM layers, softmax.
+    """Yield (T, 2) for each block (T, D): convolution over features, dense layer, two LSTMs, softmax.
 
     The mean over the M models.
     """
@@ -110,7 +110,7 @@ LSTM_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def _lstm(x: NDArray[np.float32], state: NDArray[np.float32], weights: Weights) -> NDArray[np.float32]:
-    """(M, T, H) hidden states after inputs (M, T, H); `state` (2, M, H, 1) is updated. PyTorch's order of gates."""
+    """(M, T, H) hidden states after inputs (M, T, H), gates as in PyTorch; updates `state` (2, M, H, 1)."""
     bias = weights["bias_ih"] + weights["bias_hh"]
     inputs = np.ascontiguousarray((x @ weights["weight_ih"].transpose(0, 2, 1) + bias[:, None]).transpose(1, 0, 2))
     recurrent, size = weights["weight_hh"], x.shape[-1]

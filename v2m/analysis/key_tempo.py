@@ -66,7 +66,7 @@ def _pitch_classes(notes: Floats) -> Floats:
 
 
 def _triad_shares(bass: Floats, treble: Floats) -> dict[str, Floats]:
-    """Return, by mode, the (12,) share of the time that a triad on each pitch class sounds, softly decided."""
+    """Return, by mode, the (12,) soft share of the time that a triad on each pitch class sounds."""
     spans = max(1, len(bass) // TRIAD_FRAMES)
     bass, treble = (np.stack([part.mean(axis=0) for part in np.array_split(x, spans)]) for x in (bass, treble))
     classes = bass + treble

@@ -29,7 +29,7 @@ MIN_LEVEL = 0.02  # of the loudest frame; quieter ones have no notes
 
 
 def note_activations(audio: Audio) -> NDArray[np.float32]:
-    """(T, P) how strongly each note from LOWEST to HIGHEST sounds; the strongest of a frame is 1. Frames of 0.185 s."""
+    """(T, P) strength of each note from LOWEST to HIGHEST, at most 1 in a frame of 0.185 s."""
     spectra, spacing = _spectra(audio)
     tuning = _estimate_tuning(_log_frequency(spectra, spacing, 0.0))
     bins = _log_frequency(spectra, spacing, tuning)
@@ -40,7 +40,7 @@ def note_activations(audio: Audio) -> NDArray[np.float32]:
 
 
 def _spectra(audio: Audio) -> tuple[NDArray[np.float32], float]:
-    """(T, half the window up to the highest harmonic considered) magnitudes, and the spacing of the bins in Hz."""
+    """(T, half the window up to the highest harmonic) magnitudes, and the spacing of the bins in Hz."""
     hop = timing.seconds_to_samples(WINDOW_S / 2, audio.sample_rate)
     size = 2 * hop
     spacing = timing.bin_frequency(1, size, audio.sample_rate)

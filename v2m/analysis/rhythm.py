@@ -1,4 +1,4 @@
-"""Onset strength, and beat and downbeat tracking: BeatNet's activations, a bar-pointer model over them.
+"""Onset strength; beat and downbeat tracking by BeatNet's activations and a bar-pointer model.
 
 T hops of 10 ms, K frequency bands, B beats.
 """

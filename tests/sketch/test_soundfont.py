@@ -180,6 +180,19 @@ def test_notes_without_a_sample_are_silent(tmp_path: Path) -> None:
     assert not synth.render(4800).any()
 
 
+def test_chunks_of_odd_size_are_read_without_a_pad_byte(tmp_path: Path) -> None:
+    """As in MuseScore_General_Lite.sf3."""
+    data = encode_soundfont({(0, 0): ("preset", [Region(0)])}, {0: sample(440.0)})
+    at = data.index(b"smpl")
+    size = int.from_bytes(data[at + 4 : at + 8], "little")
+    for pad in (b"", b"\0"):
+        sizes = [(size + extra + len(pad)).to_bytes(4, "little") for extra in (13, 1 - len(pad))]
+        odd = data[: at - 8] + sizes[0] + b"sdtasmpl" + sizes[1] + data[at + 8 : at + 8 + size] + b"\1" + pad
+        path = tmp_path / f"{len(pad)}.sf2"
+        path.write_bytes(odd + data[at + 8 + size + size % 2 :])
+        assert len(SoundFont(path).sample(0).data) == len(sample(440.0).data)
+
+
 @pytest.mark.parametrize("damage", ["empty", "text", "header", "half"])
 def test_a_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
     path = layered_file(tmp_path / "bank.sf2")

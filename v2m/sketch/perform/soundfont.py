@@ -141,7 +141,9 @@ class SoundFont:
             if start + 8 + size > len(self._file):
                 raise ValueError("truncated")
             yield self._file[start : start + 4], start + 8, start + 8 + size
-            start += 8 + size + size % 2
+            start += 8 + size
+            if self._file[start : start + 4] not in (b"LIST", *_RECORDS):  # some .sf3 files lack the pad byte
+                start += size % 2
 
     def find_preset(self, bank: int, program: int) -> PresetKey:
         """Return the preset, or the nearest in the file: a kit for a kit, of its family for a program."""

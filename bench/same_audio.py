@@ -56,10 +56,10 @@ FILM = {"testsrc2": 1.7, "mandelbrot": 2.3, "smptebars": 1.1, "rgbtestsrc": 3.2,
 CUTS = {"testsrc2": 1.2, "mandelbrot": 1.4, "smptebars": 1.4}  # shots: ffmpeg's test sources, and seconds
 PICKLED = {"HTDemucs"}  # by its own package, for which alone it can be read; the model is that of `separator`
 LIBRARIES = (  # imported once: what the commands import of others
-    "scipy.signal librosa.beat librosa.feature.spectral transformers.modeling_utils diffusers.models.autoencoders "
+    "scipy.signal transformers.modeling_utils diffusers.models.autoencoders "
     "lightning torchvision torchaudio accelerate jsonargparse webdataset mido av"
 )
-COMPUTING = "numpy scipy librosa numba torch torchaudio transformers diffusers av"
+COMPUTING = "numpy scipy torch torchaudio transformers diffusers av"
 FFMPEG = os.environ.get("V2M_FFMPEG") or imageio_ffmpeg.get_ffmpeg_exe()
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",

@@ -170,7 +170,7 @@ def test_commands_of_a_document_parse(document: Path, workplace: Path) -> None:
 
 
 def test_a_command_with_a_wrong_option_is_found(workplace: Path) -> None:
-    for line in ("uv run infer.py clip.mp4 --tag.genres jazz", "uv run --extra eval v2m evaluate a/ --embeding clap"):
+    for line in ("uv run infer.py clip.mp4 --tag.genres jazz", "uv run --extra models v2m evaluate a/ --embeding clap"):
         command = parse_line(ROOT / "README.md", line)
         assert command is not None
         with pytest.raises(errors.UsageError):

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import getpass
-import os
-import sys
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,11 +18,9 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from transformers import EncodecModel, LlamaForCausalLM
 
 from v2m.core import compat
-from v2m.core.atomic import lock
 from v2m.core.compat import (
     attached_trainer,
     execution_device,
-    import_librosa,
     last_saved_step,
     mark_saved,
     onednn_ops,
@@ -108,55 +101,6 @@ def test_lightnings_wandb_logger_can_be_set_offline(tmp_path: Path) -> None:
 
 def test_lightnings_command_line_has_the_method_that_train_overrides() -> None:
     assert callable(LightningCLI.__dict__["_parse_ckpt_path"])
-
-
-@pytest.mark.parametrize("locked_elsewhere", [False, True])
-def test_librosa_is_compiled_under_a_lock_that_is_waited_for_in_vain_only_so_long(
-    locked_elsewhere: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two compilations at once leave a cache with which later calls end in a segmentation fault."""
-    imported = []
-
-    def import_module(name: str) -> SimpleNamespace:
-        if name == "librosa.beat":
-            [path] = tmp_path.iterdir()
-            with path.open("a") as file, pytest.raises(BlockingIOError):
-                lock(file)
-        imported.append(name)
-        return SimpleNamespace(__name__=name)
-
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(compat, "NUMBA_LOCK_TIMEOUT_S", 0.1)
-    monkeypatch.delitem(sys.modules, "librosa.beat", raising=False)
-    monkeypatch.setattr(compat.importlib, "import_module", import_module)
-    import_librosa()
-    if locked_elsewhere:
-        [path] = tmp_path.iterdir()
-        with path.open("a") as file:
-            lock(file)
-            import_librosa()
-    assert imported == ["librosa.beat", "librosa"] * (2 if locked_elsewhere else 1)
-
-
-@pytest.mark.parametrize("obstacle", ["no folder", "a folder in its place", "no locks"])
-def test_librosa_is_imported_where_its_lock_cannot_be_had(
-    obstacle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A read-only or full temporary folder, another user's file, a file system without locks."""
-    imported = []
-
-    def refuse(_: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    if obstacle == "no locks":
-        monkeypatch.setattr(compat, "lock", refuse)
-    elif obstacle == "a folder in its place":
-        (tmp_path / f"v2m-numba-{getattr(os, 'getuid', getpass.getuser)()}.lock").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing" if obstacle == "no folder" else tmp_path))
-    monkeypatch.delitem(sys.modules, "librosa.beat", raising=False)
-    monkeypatch.setattr(compat.importlib, "import_module", imported.append)
-    import_librosa()
-    assert imported == ["librosa.beat", "librosa"]
 
 
 @pytest.mark.parametrize(("limit", "shown"), [(None, "Epoch 3   "), (5, "Epoch 3/4 ")])

@@ -62,7 +62,7 @@ def test_heavy_packages_are_not_in_the_base_install() -> None:
     assert not heavy & installed.distributions()
 
 
-@pytest.mark.parametrize(("package", "extra"), [("torch", "models"), ("librosa", "eval"), ("demucs", "separation")])
+@pytest.mark.parametrize(("package", "extra"), [("torch", "models"), ("gradio", "app"), ("demucs", "separation")])
 def test_missing_import_is_one_line_with_the_install_command(
     package: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

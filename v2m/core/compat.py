@@ -6,50 +6,11 @@ use: not all callers need it.
 
 from __future__ import annotations
 
-import contextlib
-import getpass
-import importlib
-import os
-import sys
-import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
-
-from v2m.core.atomic import lock
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-NUMBA_LOCK_TIMEOUT_S = 300.0  # compilation takes 15 s on two quiet cores
-
-
-def import_librosa() -> ModuleType:
-    """Return librosa with its compiled functions loaded, by one process of this user at a time.
-
-    Its import compiles them into numba's cache. Two processes that do so at once can leave the wrapper of one beside
-    the function of the other, whose symbol has another name: a segmentation fault at each later call (numba 0.68).
-    """
-    if "librosa.beat" not in sys.modules:
-        user = getattr(os, "getuid", getpass.getuser)()  # Windows has names alone
-        with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):  # without a place for the lock, or support for locks, go on without one
-                path = Path(tempfile.gettempdir()) / f"v2m-numba-{user}.lock"
-                _wait_for_lock(stack.enter_context(path.open("a", encoding="utf-8")))
-            importlib.import_module("librosa.beat")  # which imports all others that are compiled
-    return importlib.import_module("librosa")
-
-
-def _wait_for_lock(file: TextIO) -> None:
-    """Lock a file, or give up after a time: a process that hangs must not stop the others."""
-    deadline = time.monotonic() + NUMBA_LOCK_TIMEOUT_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(BlockingIOError):
-            lock(file)
-            return
-        time.sleep(0.05)
 
 
 def execution_device(pipeline: Any) -> Any:

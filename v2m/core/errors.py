@@ -23,7 +23,6 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         *("torch", "torchvision", "torchaudio", "transformers", "tokenizers", "huggingface_hub", "safetensors"),
         *("sentencepiece", "llguidance", "jinja2", "encodec", "diffusers", "torchsde", "timm"),
     ),
-    "eval": ("librosa",),
     "train": ("lightning", "webdataset", "wandb", "peft"),
     "app": ("gradio",),
     "separation": ("demucs",),

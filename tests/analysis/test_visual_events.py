@@ -30,6 +30,7 @@ def varied_features(fps: float, seconds: float = 4.0) -> VisualFeatures:
         hues=np.zeros(12),
         warmth=0.0,
         cuts=(),
+        transitions=(),
     )
 
 

@@ -49,7 +49,7 @@ def look(
     values = {"brightness": brightness, "saturation": saturation, "contrast": contrast, "motion": motion, "flow": 0}
     curves = {name: np.full(len(times), value) for name, value in values.items()}
     spread = tuple(Cut(SECONDS * (n + 1) / (cuts + 1), 0.5) for n in range(round(cuts)))
-    picture = VisualFeatures(10.0, times, **curves, hues=np.eye(12)[hue], warmth=warmth, cuts=spread)
+    picture = VisualFeatures(10.0, times, **curves, hues=np.eye(12)[hue], warmth=warmth, cuts=spread, transitions=())
     container = Video(Path("film.mp4"), "mp4", "h264", 640, 360, 0, 10.0, SECONDS, times, 0.0, ())
     return replace(container, source=MeasuredFrames(picture))
 

@@ -74,7 +74,7 @@ def _viterbi(curves: Floats, intervals: NDArray[np.integer], prior: Floats) -> t
     """
     margin, count, steps = int(intervals[-1]), len(intervals), np.arange(-MAX_STEP, MAX_STEP + 1)
     total = len(curves) + 2 * margin
-    downbeats = np.concatenate([[0], np.cumsum(METERS)])[:-1]  # (meters,) positions, then inside of bars
+    downbeats = np.cumsum((0, *METERS))[:-1]  # (meters,) positions, then inside of bars
     num_positions = sum(METERS)
     kinds = np.isin(np.arange(num_positions), downbeats).astype(int)
     before = np.clip(np.arange(count)[:, None] + steps, 0, count - 1)  # (N, S) intervals that n may follow
@@ -132,7 +132,7 @@ def _trace_back(
     margin = len(last_scores)
     after, position, interval = (int(k) for k in np.unravel_index(last_scores.argmax(), last_scores.shape))
     frame = len(step_taken) - margin + after
-    path = []
+    path: list[tuple[int, int, int]] = []
     while frame > margin:
         interval = interval + int(step_taken[frame, position, interval]) - MAX_STEP
         meter = np.flatnonzero(downbeats == position)

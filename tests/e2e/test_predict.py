@@ -116,14 +116,14 @@ def test_predict_equals_inference_with_the_exported_checkpoint(
     for name in ("a.mp4", "b/a.mp4", "c.mp4"):
         (clips / name).parent.mkdir(exist_ok=True)
         shutil.copy(media / "cuts.mp4", clips / name)
-    (clips / "a.webm").write_bytes(b"nothing")
+    (clips / "aa.webm").write_bytes(b"nothing")
     (clips / "c.mp4").write_bytes((clips / "c.mp4").read_bytes()[:900])
     before = {path: path.read_bytes() for path in made.trained.parents[1].rglob("*") if path.is_file()}
     command = predicting(made, clips, "--data.out", str(tmp_path / "out"), *SEED)
     assert main(command) == 7
     said = capsys.readouterr().out.splitlines()
     assert [row.split()[1] for row in said[-5:-1]] == ["done", "failed", "done", "failed"]
-    assert "its output would have the name of 'a.mp4'" in said[-4]
+    assert "aa.webm' is not a video" in said[-4]
     assert said[-1] == "2 done, 2 failed"
     assert names(tmp_path / "out") == ["a.v2m.json", "a.v2m.mp4", "b"]
     assert {path: path.read_bytes() for path in made.trained.parents[1].rglob("*") if path.is_file()} == before
@@ -145,7 +145,7 @@ def test_predict_equals_inference_with_the_exported_checkpoint(
     assert capsys.readouterr().out.splitlines()[-1] == "2 unchanged, 2 failed"
     assert {path: path.stat().st_mtime_ns for path in done} == done
     (clips / "c.mp4").unlink()
-    (clips / "a.webm").unlink()
+    (clips / "aa.webm").unlink()
     (tmp_path / "out/b/a.v2m.mp4").write_bytes(b"a person's")
     assert main(command) == 7
     assert (

@@ -211,7 +211,10 @@ def fsync_dir(folder: Path) -> None:
 
 
 def lock(file: IO[str]) -> None:
-    """Hold an open file for this process alone until it is closed; raise BlockingIOError if another does."""
+    """Hold an open file for this process alone until it is closed.
+
+    Raise BlockingIOError if another process does, OSError where there are no locks.
+    """
     if sys.platform == "win32":
         import msvcrt
 
@@ -220,6 +223,9 @@ def lock(file: IO[str]) -> None:
         except OSError as error:
             raise BlockingIOError(*error.args) from error
     else:
-        import fcntl
+        try:
+            import fcntl
+        except ModuleNotFoundError:  # on WebAssembly
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)) from None
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,7 +27,10 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(("arrays", "outputs"), [(5 * GB, 0), (2 * GB, 3 * GB), (4 * GB, GB)])
 def test_disk_and_memory_together_take_what_fits(room: Path, arrays: int, outputs: int) -> None:
+    """And a tenth of a GB more does not."""
     disk_space.check_space(arrays, outputs, room)
+    with pytest.raises(DiskFullError, match="the sound in the work takes"):
+        disk_space.check_space(arrays + GB // 10, outputs, room)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -44,5 +45,12 @@ def test_signals_of_limits_are_their_errors() -> None:
 
 @pytest.mark.parametrize("name", ["SEGV", "ABRT"])
 def test_crash_is_left_to_the_caller(name: str) -> None:
-    raise_if_stopped("ffmpeg", end_by_signal(name))
+    status = end_by_signal(name)
+    raise_if_stopped("ffmpeg", status)
+    assert status == -getattr(signal, f"SIG{name}")
+
+
+def test_an_end_without_a_signal_is_no_stop() -> None:
     raise_if_stopped("ffmpeg", 0)
+    with pytest.raises(DependencyError, match="ffmpeg"):
+        raise_if_stopped("ffmpeg", end_by_signal("TERM"))

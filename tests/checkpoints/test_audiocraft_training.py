@@ -13,7 +13,7 @@ import torch
 from tests.fixtures.tiny import encodec, musicgen
 from v2m.checkpoints import V2M
 from v2m.cli.convert import main
-from v2m.core.errors import ENVIRONMENT, OK, DependencyError
+from v2m.core.errors import ENVIRONMENT, OK, USAGE, DependencyError, UsageError
 from v2m.pretrained.codecs.encodec import read_compression_file
 
 SECRET = {"generate": {"seconds": 30, "token": "${oc.env:SECRET_OF_THE_TEST}"}, "optim": {"betas": [0.9, 0.95]}}
@@ -99,24 +99,25 @@ def test_codec_of_another_run_is_named(run: Path, caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "code", "message"),
     [
-        ("xps", "holds training checkpoints: give one, "),
-        ("xps/0123abcd/model.safetensors", "is a file: give the folder that holds it, "),
-        ("xps/0123abcd/step.ckpt", "is a training checkpoint: write it as a model, `v2m convert "),
-        ("xps/0123abcd/checkpoint_6.th", "there is no file "),
-        ("xps/4567", "there is no folder "),
+        ("xps", ENVIRONMENT, "holds training checkpoints: give one, "),
+        ("xps/0123abcd/model.safetensors", ENVIRONMENT, "is a file: give the folder that holds it, "),
+        ("xps/0123abcd/step.ckpt", None, "is a training checkpoint: write it as a model, `v2m convert "),
+        ("xps/0123abcd/other.ckpt", USAGE, "there is no file "),
+        ("xps/0123abcd/checkpoint_6.th", USAGE, "there is no file "),
+        ("xps/4567", USAGE, "there is no folder "),
     ],
 )
-def test_path_is_called_what_it_is(
-    run: Path, name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_path_is_called_what_it_is(  # noqa: PLR0917 - a row, and where it is tried
+    run: Path, name: str, code: int | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for file in ("model.safetensors", "step.ckpt"):
         (run / file).touch()
-    with pytest.raises(DependencyError, match=message):
+    with pytest.raises(UsageError if code == USAGE else DependencyError, match=message):
         V2M.from_pretrained(str(tmp_path / name))
-    if not name.endswith(".ckpt"):
-        assert main([str(tmp_path / name), str(tmp_path / "ours")]) == ENVIRONMENT
+    if code is not None:  # else it is what `v2m convert` takes
+        assert main([str(tmp_path / name), str(tmp_path / "ours")]) == code
         assert message in capsys.readouterr().err
 
 

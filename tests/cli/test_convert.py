@@ -133,7 +133,7 @@ def test_config_of_a_converted_checkpoint_has_origin_and_license(tmp_path: Path)
             "a style conditioner, which transformers' MusicGen lacks",
         ),
         (["{source}"], USAGE, "dest"),
-        (["{new}", "{new}"], ENVIRONMENT, "there is no folder"),
+        (["{new}", "{new}"], USAGE, "there is no folder"),
         (["{full}", "{new}"], ENVIRONMENT, "lacks config.yaml|config.json|state_dict.bin"),
     ],
 )

@@ -69,6 +69,7 @@ def test_systems_are_compared_on_shared_videos_with_all_values_in_the_csv(
         (["on", "off"], errors.USAGE, "more than one video of that name"),
         (["on", "--csv", "on/cuts.v2m.json"], errors.USAGE, "exists already"),
         (["--compare", "on", "other"], errors.USAGE, "no video of the same name"),
+        (["gone"], errors.USAGE, "does not exist"),
         (["empty"], errors.INPUT_REFUSED, "holds no videos"),
         (["silent.mp4"], errors.INPUT_REFUSED, "has no sound"),
         (["on/cuts.v2m.json"], errors.INPUT_REFUSED, "cuts.v2m.json"),

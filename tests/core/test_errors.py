@@ -24,6 +24,7 @@ from v2m.core.errors import (
         (UsageError("x"), 2),
         (FileExistsError("x"), 2),
         (InvalidInputError("empty", "x"), 3),
+        (InvalidInputError("missing", "x"), 2),  # as any other name of nothing
         (NotADirectoryError("x"), 2),
         (DependencyError("x"), 4),
         (ModuleNotFoundError("x"), 4),

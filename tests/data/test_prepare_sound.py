@@ -78,7 +78,7 @@ def test_kept_vocals_need_no_separator(
     assert main([*arguments(weights, videos, out), "--separator=/nowhere"]) == 0
     assert Manifest.read(out).separator == ""
     capsys.readouterr()
-    assert main([*arguments(weights, videos, out), "--vocals=remove", "--separator=/nowhere"]) == 4
+    assert main([*arguments(weights, videos, out), "--vocals=remove", "--separator=/nowhere"]) == 2
     assert "there is no folder '/nowhere'" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.fixtures.tiny import shards as made
-from v2m.core.errors import DependencyError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.data.schema import CODES, FRAMES, MANIFEST, META, TEXT, Manifest
 from v2m.data.shards import CorruptSampleError, ShardReader, decode
 
@@ -92,6 +92,8 @@ def test_compressed_tar_is_not_unpacked(tmp_path: Path) -> None:
 def test_missing_shards_and_missing_samples_have_distinct_errors(tmp_path: Path) -> None:
     with pytest.raises(DependencyError, match=r"holds no dataset.*v2m prepare"):
         ShardReader(tmp_path)
+    with pytest.raises(UsageError, match=r"there is no folder .*none.*v2m prepare"):
+        ShardReader(tmp_path / "none")
     made.write(tmp_path, (1,))
     change_manifest(tmp_path, shards=[])
     with pytest.raises(DependencyError, match="holds no samples"):

@@ -240,7 +240,7 @@ def test_errors_that_concern_every_video_are_one_line(
     for flags, code, told in (
         ("--model.predict.window 40", 2, "window 40 s is longer than the 1.5 s that the model was trained on"),
         ("--model.predict.stride 1.5", 2, "stride 1.5 s must lie between 0.5 and 1"),
-        ("--model.tagger.init_args.model no/such/folder/at/all", 4, "there is no folder 'no/such/folder/at/all'"),
+        ("--model.tagger.init_args.model no/such/folder/at/all", 2, "there is no folder 'no/such/folder/at/all'"),
     ):
         assert main(predicting(made, clip, *flags.split())) == code
         [said] = [row for row in capsys.readouterr().err.splitlines() if row.startswith("train.py: ")]

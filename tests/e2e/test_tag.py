@@ -113,7 +113,7 @@ def test_errors_that_concern_the_whole_run_are_one_line(
         (["--data.videos", str(tmp_path / "none")], errors.USAGE, "no such file or folder"),
         (["--data.videos", str(tmp_path / "empty")], errors.INPUT_REFUSED, "no videos"),
         (["--data.videos", str(corpus), "--data.out", str(corpus / "a.mp4")], errors.USAGE, "names a file"),
-        (gone, errors.ENVIRONMENT, "there is no folder './gone'"),
+        (gone, errors.USAGE, "there is no folder './gone'"),
     ):
         assert main([*given, *CPU]) == code
         [line] = [row for row in capsys.readouterr().err.splitlines() if row.startswith("v2m tag: ")]

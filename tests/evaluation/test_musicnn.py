@@ -127,7 +127,7 @@ def test_missing_package_is_one_line_with_what_installs_it(tmp_path: Path, monke
 def test_other_sources_are_refused(tmp_path: Path, weights: Path) -> None:
     with pytest.raises(UsageError, match="MTT_musicnn and MSD_musicnn, not 'MTT_vgg'"):
         build_embedders(["musicnn=MTT_vgg"])
-    with pytest.raises(DependencyError, match="there is no folder"):
+    with pytest.raises(UsageError, match="there is no folder"):
         build_embedders([f"musicnn={tmp_path}/MTT_musicnn"])
     broken = tmp_path / "MSD_musicnn"
     state = {"dense/bias": torch.full((200,), float("nan")), "dense_1/bias": torch.zeros(50)}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.pretrained.hub_server import COMMIT, OLDER, Hub, serving
-from v2m.core.errors import DependencyError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.pretrained.weights import fetch, sha256_files
 
 ROOT = Path(__file__).parents[2]
@@ -237,7 +237,7 @@ def test_other_revision_in_checkpoints_gives_a_warning(
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./none", "none", "", "../up", "a/b/c"])
 def test_name_that_is_neither_folder_nor_repository_is_refused(name: str) -> None:
-    with pytest.raises(DependencyError, match="there is no folder"):
+    with pytest.raises(UsageError, match="there is no folder"):
         fetch(name, ["*.json"])
 
 

@@ -14,6 +14,7 @@ from tests.robustness.corpus import CASES
 from tests.robustness.media_makers import OK, WARNED, MediaCase, MediaMaker
 from tests.robustness.test_reading import fingerprint
 from v2m.cli.score import main
+from v2m.core import errors
 
 
 @pytest.mark.parametrize("row", CASES, ids=lambda row: row.id)
@@ -30,7 +31,8 @@ def test_corpus_row(row: MediaCase, maker: MediaMaker, tmp_path: Path, capsys: p
         assert code == 3
         return
     if row.verdict not in {OK, WARNED}:
-        assert (code, said.out, len(said.err.splitlines())) == (3, "", 1), said.err
+        expected = errors.USAGE if row.verdict == "missing" else errors.INPUT_REFUSED
+        assert (code, said.out, len(said.err.splitlines())) == (expected, "", 1), said.err
         assert names(tmp_path) == []
         return
     assert code == 0, said.err

@@ -131,7 +131,7 @@ def test_broken_checkpoint_is_one_line(
         (["--generator.sampling.top_p", "0"], (2, "top_p 0 must lie above 0")),
         (["--generator.sampling.video_cfg_scale", "2"], (2, "video_cfg_scale has no effect")),
         (["--generator.device", "tpu"], (2, "device 'tpu' is none of this machine's")),
-        (["--generator.model", "no/such/folder/at/all"], (4, "there is no folder 'no/such/folder/at/all'")),
+        (["--generator.model", "no/such/folder/at/all"], (2, "there is no folder 'no/such/folder/at/all'")),
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else None,
 )

@@ -76,7 +76,7 @@ WRONG: dict[str, tuple[list[str], Callable[[Path], Path], int, str]] = {
     "an unknown pool": (["--pooling=mean"], lambda f: f, errors.USAGE, "mean"),
     "no processes": (["--processes=0"], lambda f: f, errors.USAGE, "processes 0"),
     "an unknown tagger": (["--tagger=no.such.Tagger"], lambda f: f, errors.USAGE, "no.such.Tagger"),
-    "no such encoder": (["--vision-encoder=/nowhere/clip"], lambda f: f, errors.ENVIRONMENT, "/nowhere/clip"),
+    "no such encoder": (["--vision-encoder=/nowhere/clip"], lambda f: f, errors.USAGE, "/nowhere/clip"),
     "an encoder of another kind": (["--codec=CLIP"], lambda f: f, errors.ENVIRONMENT, "model_type 'clip'"),
 }
 

@@ -33,10 +33,12 @@ def fit(folder: Path, root: Path, *more: str) -> int:
 
 
 def test_missing_shards_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert fit(tmp_path / "none", tmp_path) == ENVIRONMENT
-    said = line(capsys)
-    assert "holds no dataset" in said
-    assert "v2m prepare" in said
+    (tmp_path / "empty").mkdir()
+    for name, code, told in (("none", USAGE, "there is no folder"), ("empty", ENVIRONMENT, "holds no dataset")):
+        assert fit(tmp_path / name, tmp_path) == code
+        said = line(capsys)
+        assert told in said
+        assert "v2m prepare" in said
 
 
 @pytest.mark.parametrize("left", [0, 5000])

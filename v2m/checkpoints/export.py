@@ -27,9 +27,10 @@ def convert_checkpoint(source: str, dest: Path, layout: str) -> str:
     """Convert the checkpoint `source`, or a training checkpoint (.ckpt), to a layout in the folder `dest`.
 
     Returns one line on what was written. Raises DependencyError where the source, or a frozen model that the layout
-    includes, cannot be had, UsageError where `dest` is not empty or the layout cannot represent the model.
+    includes, cannot be had, UsageError where there is no source, `dest` is not empty or the layout cannot represent the
+    model.
     """
-    is_training = source.endswith(".ckpt")
+    is_training = source.endswith(".ckpt") and Path(source).is_file()
     model = lightning_ckpt.load_training_checkpoint(Path(source)) if is_training else V2M.from_pretrained(source)
     if layout == "v2m":
         model.save_pretrained(dest)

@@ -46,7 +46,7 @@ INSTALL_MUSICNN = (
 
 
 class UsageError(ValueError):
-    """The command asks for something that cannot be: a wrong option, an output that exists."""
+    """What the command asks for cannot be: a wrong option, an input that does not exist, an output that does."""
 
 
 class InvalidInputError(ValueError):
@@ -105,6 +105,8 @@ def exit_code(error: BaseException) -> int:
         return DISK  # an input that may not be read is refused
     if is_out_of_memory(error):
         return MEMORY
+    if isinstance(error, InvalidInputError) and error.reason == "missing":
+        return USAGE  # as for any other name of nothing
     kinds = {
         SIGINT: KeyboardInterrupt,
         SIGPIPE: BrokenPipeError,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from v2m.core.atomic import atomic_write
-from v2m.core.errors import DependencyError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.timing import codec_frames, segment_count
 
 VERSION = 1
@@ -104,11 +104,16 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Raise DependencyError where the folder has none, or one of another version (names it)."""
+        """Read the manifest of a dataset.
+
+        Raises UsageError where there is no folder, DependencyError where it holds no manifest or another version's.
+        """
         path, cure = folder / MANIFEST, "make it with v2m prepare"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
+            if not folder.exists():
+                raise UsageError(f"there is no folder {str(folder)!r}: check the name, or {cure}") from None
             raise DependencyError(f"{str(folder)!r} holds no dataset (no {MANIFEST}): {cure}") from None
         except ValueError as error:
             raise DependencyError(f"{str(path)!r} is not JSON ({error}): {cure} again") from None

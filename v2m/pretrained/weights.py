@@ -26,7 +26,7 @@ from typing import Any
 
 from v2m.core.atomic import atomic_write
 from v2m.core.disk_space import format_bytes
-from v2m.core.errors import DependencyError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.types import WeightsInfo
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ def fetch(
         license: License of the weights, for model cards that name none.
         download_size: Bytes of those files, for messages when the hub cannot be reached.
 
-    Raises DependencyError that says which weights, how large, and where to put them; DiskFullError without room for
-    them.
+    Raises DependencyError that says which weights, how large, and where to put them; UsageError where `name` can be
+    neither a folder nor a repository; DiskFullError without room.
     """
     local = find_local(name, patterns, license=license)
     if local is not None:
@@ -78,7 +78,8 @@ def fetch(
 def find_local(name: str, patterns: Sequence[str], *, license: str | None = None) -> WeightsInfo | None:
     """Find weights as `fetch` does, without a download: None where they are not on this machine.
 
-    DependencyError where a folder of that name lacks files, or `name` is neither a folder nor a repository.
+    Raises DependencyError where a folder of that name lacks files, UsageError where `name` can be neither a folder nor
+    a repository.
     """
     folder = _find_folder(name)
     if folder is not None:
@@ -89,10 +90,10 @@ def find_local(name: str, patterns: Sequence[str], *, license: str | None = None
     if (path := Path(name).expanduser()).is_file():
         raise DependencyError(f"{name!r} is a file: give the folder that holds it, {str(path.parent)!r}")
     if path.suffix in WEIGHT_SUFFIXES:
-        raise DependencyError(f"there is no file {name!r}: check the name, or give the folder of the weights")
+        raise UsageError(f"there is no file {name!r}: check the name, or give the folder of the weights")
     if not REPOSITORY.fullmatch(name):
         message = f"there is no folder {name!r}: give a folder that exists, or a repository of the hub as owner/name"
-        raise DependencyError(message)
+        raise UsageError(message)
     from v2m.pretrained import hub
 
     repo, _, pinned = name.partition("@")

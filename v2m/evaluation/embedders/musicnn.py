@@ -148,7 +148,7 @@ class MusicnnEmbedder(PretrainedEmbedder):
         if folder.is_dir():
             return folder
         if self._source != self.name:
-            raise DependencyError(f"there is no folder {self._source!r}: give one with the checkpoint of {self.name}")
+            raise UsageError(f"there is no folder {self._source!r}: give one with the checkpoint of {self.name}")
         package = importlib.util.find_spec("musicnn")
         if package is None or not package.submodule_search_locations:
             hint = f"{errors.INSTALL_MUSICNN}, or give musicnn=FOLDER/{self.name}"

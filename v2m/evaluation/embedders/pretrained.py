@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v2m.core.errors import DependencyError
+from v2m.core.errors import DependencyError, UsageError
 from v2m.core.lazy_model import LazyModel, choose_device
 from v2m.core.types import Floats, WeightsInfo
 from v2m.evaluation.embedders import AudioEmbedding, BaseEmbedder
@@ -58,8 +58,9 @@ class FileEmbedder(PretrainedEmbedder):
         cure = f"put {self.weights_file}{self.file_origin} into {folder}, or give {self.default_source}=FOLDER"
         try:
             info = weights.find_local(self._source, [self.weights_file])
-        except DependencyError as error:
-            raise DependencyError(f"{self.title}'s weights are not in {self._source!r}: {cure}") from error
+        except (DependencyError, UsageError) as error:
+            kind = DependencyError if self._source == self.default_source else type(error)
+            raise kind(f"{self.title}'s weights are not in {self._source!r}: {cure}") from error
         if info is None:
             raise DependencyError(f"{self.title} is in no repository that is known: {cure}")
         return info.folder

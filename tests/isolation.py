@@ -23,7 +23,7 @@ SYSTEM = (
     *("LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "NIX_LD"),
     *("NIX_LD_LIBRARY_PATH", "FONTCONFIG_FILE", "FONTCONFIG_PATH"),
     *("VIRTUAL_ENV", "CONDA_PREFIX", "PYENV_ROOT", "PYENV_VERSION", "__PYVENV_LAUNCHER__"),
-    *("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+    *("PYTHONPATH", "PYTHONHOME", "PYTHONPYCACHEPREFIX"),
     *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"),  # on processors that OpenBLAS takes for others
     "CUDA_VISIBLE_DEVICES",  # which GPUs are the user's to take; hidden where no test needs one
 )
@@ -39,13 +39,19 @@ def environment(user: Mapping[str, str], home: Path) -> dict[str, str]:
     homes = dict.fromkeys(("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"), str(home))
     folders = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), tempfile.gettempdir())
     language = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    # Who wants no bytecode beside the sources gets it elsewhere: to compile what the tests import costs more than most
+    # of them. The workers of a run inherit the folder.
+    bytecode = {"PYTHONPYCACHEPREFIX": str(home / "pycache")} if user.get("PYTHONDONTWRITEBYTECODE") else {}
     # Threads of tiny models that wait for each other cost more than they do.
-    return kept | homes | folders | language | {"OMP_NUM_THREADS": "1", "PYTHONUSERBASE": site.getuserbase()}
+    threads = {"OMP_NUM_THREADS": "1"}
+    return bytecode | kept | homes | folders | language | threads | {"PYTHONUSERBASE": site.getuserbase()}
 
 
 def isolate(home: Path) -> None:
     """Put the test process, and what it starts, into the environment of the suite."""
     _set(environment(os.environ, home))
+    if prefix := os.environ.get("PYTHONPYCACHEPREFIX"):
+        sys.dont_write_bytecode, sys.pycache_prefix = False, prefix
     with suppress(locale.Error):  # which this platform does not have
         locale.setlocale(locale.LC_ALL, "")
     if hasattr(time, "tzset"):

@@ -30,7 +30,8 @@ HOSTILE = {
     **{"LANG": "tr_TR.UTF-8", "LC_ALL": "POSIX", "TZ": "Asia/Kolkata", "COLUMNS": "20", "NO_COLOR": "1"},
     **{"HOME": "/nowhere", "XDG_CACHE_HOME": "/nowhere", "http_proxy": "http://127.0.0.1:9", "RANK": "3"},
     **{"PYTHONWARNINGS": "error", "PYTHONHASHSEED": "7", "JSONARGPARSE_DEFAULT_ENV": "true", "IMAGEIO_FFMPEG_EXE": "x"},
-    **{"PYTHONUNBUFFERED": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "MPLBACKEND": "nothing", "WORLD_SIZE": "4"},
+    **{"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"},
+    **{"MPLBACKEND": "nothing", "WORLD_SIZE": "4"},
 }
 LOGGER = logging.getLogger("v2m.nothing")
 
@@ -45,6 +46,7 @@ def test_tests_run_in_the_environment_of_the_suite() -> None:
     assert locale.getpreferredencoding(False).lower() in {"utf-8", "utf8"}
     assert os.environ["COLUMNS"] == "80"
     assert not sys.warnoptions
+    assert not sys.dont_write_bytecode
 
 
 def test_user_environment_does_not_reach_the_suite() -> None:
@@ -69,6 +71,16 @@ def test_system_and_terminal_variables_are_kept(tmp_path: Path) -> None:
     assert made == made | user
     assert (made["HOME"], made["TZ"]) == (str(tmp_path), "UTC")
     assert not {*TERMINAL} & {*SYSTEM}
+
+
+def test_bytecode_is_written_elsewhere_for_who_wants_none_beside_the_sources(tmp_path: Path) -> None:
+    """Once a run: its workers inherit the folder."""
+    name = "PYTHONPYCACHEPREFIX"
+    controller = environment({"PYTHONDONTWRITEBYTECODE": "1"}, tmp_path)
+    assert controller[name] == str(tmp_path / "pycache")
+    assert environment(controller, tmp_path / "worker")[name] == controller[name]
+    assert environment({"PYTHONDONTWRITEBYTECODE": "1", name: "/mine"}, tmp_path)[name] == "/mine"
+    assert name not in environment({}, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ INSTALL_MUSICNN = (
 
 
 class UsageError(ValueError):
-    """What the command asks for cannot be: a wrong option, an input that does not exist, an output that does."""
+    """A command that cannot be done: a wrong option, an input that is not there, an output that is."""
 
 
 class InvalidInputError(ValueError):

@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mixing": {"analysis", "core", "media"},
     "models": {"core"},
     "pipeline": {"analysis", "core", "evaluation", "generators", "media", "mixing", "pretrained", "sketch", "taggers"},
-    "pretrained": {"core", "mappings", "media", "models"},
+    "pretrained": {"core", "mappings", "media", "models", "sketch"},
     "sketch": {"analysis", "core"},
     "taggers": {"core", "mappings", "pretrained"},
     "training": {

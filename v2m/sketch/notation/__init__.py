@@ -1,0 +1,1 @@
+"""Scores as codes: vocabulary, voices, encoding, decoding, MIDI files, performance."""

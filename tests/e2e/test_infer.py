@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pretty_midi
 import pytest
 import soundfile
 
-from tests.conftest import EXAMPLE, FFMPEG
+from tests.conftest import EXAMPLE, FFMPEG, ffmpeg
 from tests.fixtures.packets import packet_digest
 from v2m.cli.score import main
 from v2m.core.types import Tags
@@ -146,8 +147,9 @@ def test_lyrics_file_sets_lyrics_and_vocals(clip: Path) -> None:
     assert record["warnings"] == ["vocals were asked for: this generator plays instruments only"]
 
 
-def test_audio_outside_of_start_and_end_is_unchanged(clip: Path) -> None:
+def test_audio_outside_of_start_and_end_is_unchanged(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(clip), "--start", "1", "--end", "3"]) == 0
+    summary = capsys.readouterr().out
     before, rate = sound(clip)
     after, _ = sound(clip.with_name("cuts.v2m.mp4"))
     for low, high in ((0.1, 0.8), (3.3, 3.9)):
@@ -156,6 +158,16 @@ def test_audio_outside_of_start_and_end_is_unchanged(clip: Path) -> None:
         assert np.sqrt((b**2).mean()) == pytest.approx(np.sqrt((a**2).mean()), rel=0.15)
     record = json.loads(clip.with_name("cuts.v2m.json").read_text())
     assert record["range"] == {"start": 1.0, "end": 3.0}
+    assert record["mix"]["range_loudness"] == pytest.approx(-14, abs=0.5)
+    assert f": 2.0 s of music, {record['mix']['range_loudness']:.1f} LUFS, " in summary
+
+
+def test_summary_of_a_video_too_short_to_measure_has_no_loudness(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=0.04", tmp_path / "one.mp4")
+    assert main([str(tmp_path / "one.mp4"), "--quiet"]) == 0
+    assert re.search(r"one\.v2m\.json: 0\.04 s of music, in \d+\.\d s\n$", capsys.readouterr().out)
 
 
 def test_flag_overrides_recipe_file(clip: Path) -> None:

@@ -200,8 +200,8 @@ def test_clip_without_audio_gets_the_music_alone(original: str, tmp_path: Path) 
 
 def test_music_in_a_range_leaves_the_rest_unchanged(tmp_path: Path) -> None:
     """Outside the span the clip's own samples; inside only music at the target; no jump at the joins."""
-    own = tone(SECONDS, 0.2, 3000)
-    mix(clip(tmp_path, own, "clip.avi"), chord(), tmp_path / "out.avi", MixConfig(start=2.0, end=4.0))
+    own = tone(SECONDS, 0.02, 3000)
+    report = mix(clip(tmp_path, own, "clip.avi"), chord(), tmp_path / "out.avi", MixConfig(start=2.0, end=4.0))
     samples, start = decode_track(tmp_path / "out.avi")
     samples = samples[-round(start * SAMPLE_RATE) :]
     for low, high in ((0, 2), (4, 5.9)):
@@ -213,6 +213,17 @@ def test_music_in_a_range_leaves_the_rest_unchanged(tmp_path: Path) -> None:
     assert inside[round(1.8 * 2900) : round(1.8 * 3100)].max() < inside.max() * 1e-3
     assert integrated_loudness(stereo(samples[2 * SAMPLE_RATE : 4 * SAMPLE_RATE])) == pytest.approx(-14, abs=0.5)
     assert np.abs(np.diff(samples)).max() < 0.15
+    assert report.range_loudness == pytest.approx(-14, abs=0.5)
+    assert report.loudness == pytest.approx(ebur128(tmp_path / "out.avi")[0], abs=0.2) != report.range_loudness
+    assert report.original_loudness == pytest.approx(integrated_loudness(own), abs=0.1)
+
+
+def test_music_in_a_range_below_its_target_is_a_warning(tmp_path: Path) -> None:
+    """Not the loudness of the whole file, which the sound around it decides."""
+    low = MixConfig(start=2.0, end=4.0, true_peak=-20.0, lufs=-5.0)
+    report = mix(clip(tmp_path, tone(SECONDS, 0.9, 3000)), drums(SECONDS), tmp_path / "out.mov", low)
+    [warning] = report.warnings
+    assert warning == f"loudness_not_reached: {report.range_loudness:.1f} LUFS instead of -5"
 
 
 def test_range_in_a_clip_without_audio_is_silent_around_the_music(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from v2m.webapp.sessions import SessionFolders
 
 REQUEST: Any = SimpleNamespace(session_hash="a session")
 VALUES = [getattr(Form(seed=3, candidates=2), name) for name in FIELDS]
-RECORD = {"range": {"start": 0.0, "end": 4.0}, "mix": {"loudness": -14.0}, "alignment": None, "warnings": []}
+RECORD = {"range": {"start": 0.0, "end": 4.0}, "mix": {"range_loudness": -14.0}, "alignment": None, "warnings": []}
 
 
 class StubRunner:

@@ -15,7 +15,7 @@ from v2m.webapp import html
 from v2m.webapp.form import FIELDS, LABELS
 from v2m.webapp.html import NO_CURE, to_page_words
 
-RECORD = {"range": {"start": 0.0, "end": 4.0}, "mix": {"loudness": None}, "alignment": None}
+RECORD = {"range": {"start": 0.0, "end": 4.0}, "mix": {"range_loudness": None}, "alignment": None}
 
 
 @pytest.mark.parametrize(("message", "shown"), [

@@ -199,7 +199,9 @@ def _summary(result: ScoreResult) -> str:
     out, record = result.path, result.record
     path = min(os.path.relpath(out), str(out), key=len)
     duration = record["range"]["end"] - record["range"]["start"]
-    facts = [f"{duration:.1f} s of music", f"{record['mix']['loudness']:.1f} LUFS"] if record["mix"]["loudness"] else []
+    facts = [f"{duration:.{1 if duration >= 0.1 else 2}f} s of music"]
+    if record["mix"]["range_loudness"] is not None:
+        facts.append(f"{record['mix']['range_loudness']:.1f} LUFS")
     if alignment := record["alignment"]:
         hits, chance = (alignment[key] * alignment["n"] for key in ("hits", "chance"))
         facts.append(f"{round(hits)} of {alignment['n']} cuts met ({chance:.1f} by chance)")

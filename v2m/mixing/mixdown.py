@@ -112,6 +112,7 @@ class Mixdown:
     """A mix as long as the video, before mastering; loudness in LUFS."""
 
     audio: Audio  # stereo at `SAMPLE_RATE`
+    music_range: slice  # the samples with music
     target_loudness: float | None  # that mastering has to reach; None leaves it alone
     music_loudness: float  # before the music's gain in the mix
     original_loudness: float | None = None  # None where none of the clip's own audio is in the mix
@@ -141,13 +142,13 @@ def mix_tracks(video: Video, music: Audio, config: MixConfig) -> Mixdown:
             padded = mapped_array.zeros((2, count))
             _add(padded[:, low:high], bed.samples)
             bed = Audio(padded, SAMPLE_RATE)
-        return Mixdown(bed, target, music_loudness, warnings=tuple(warnings))
+        return Mixdown(bed, slice(low, high), target, music_loudness, warnings=tuple(warnings))
+    original_loudness = integrated_loudness(original)
     if config.original == "replace":  # in a part of the video: the sound around it stays as it is
         Levels.from_audio(bed).master(target, config.true_peak).apply(bed)
         _crossfade_out(original.samples, low, high)
         _add(original.samples[:, low:high], bed.samples)
-        return Mixdown(original, None, music_loudness, integrated_loudness(original), warnings=tuple(warnings))
-    original_loudness = integrated_loudness(original)
+        return Mixdown(original, slice(low, high), None, music_loudness, original_loudness, warnings=tuple(warnings))
     if np.isfinite(music_loudness):
         _apply_gain_db(bed, max(original_loudness, MIN_REFERENCE_LUFS) + config.music_gain - music_loudness)
     ducked_share = None
@@ -157,7 +158,8 @@ def mix_tracks(video: Video, music: Audio, config: MixConfig) -> Mixdown:
         ducked_share = float(active[low // hop : -(-high // hop)].mean())
         apply_gain(bed.samples, _to_limiter_hops(ducking_gain(active, config.duck), count), low)
     _add(original.samples[:, low:high], bed.samples)
-    return Mixdown(original, target, music_loudness, original_loudness, ducked_share, tuple(warnings))
+    music_range = slice(low, high)
+    return Mixdown(original, music_range, target, music_loudness, original_loudness, ducked_share, tuple(warnings))
 
 
 def _music_range(video: Video, config: MixConfig, count: int) -> tuple[int, int]:

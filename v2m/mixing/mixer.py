@@ -38,8 +38,8 @@ LOUDNESS_WARNING_LU = 1.0  # from the target
 class MixReport:
     """A report of the mix. Loudness in LUFS and None for silence, gains in dB, peak in dBTP.
 
-    `loudness` and `true_peak` are measured on the finished file's decoded audio; `limiter_reduction` is the largest;
-    `ducked_share` of the time the music is ducked, None without ducking.
+    `loudness` and `true_peak` are measured on the finished file's decoded sound, `range_loudness` where music is in it;
+    `limiter_reduction` is the largest; `ducked_share` of the time the music is ducked, None without ducking.
     """
 
     duration: float
@@ -51,6 +51,7 @@ class MixReport:
     music_loudness: float | None
     original_loudness: float | None
     loudness: float | None
+    range_loudness: float | None
     true_peak: float | None
     gain: float
     limiter_reduction: float
@@ -141,6 +142,7 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
         output = take_inventory(temporary)
         publish(temporary, out)
     loudness = integrated_loudness(decoded)
+    range_loudness = integrated_loudness(Audio(decoded.samples[:, mixdown.music_range], SAMPLE_RATE))
     return MixReport(
         duration=samples_to_seconds(len(decoded), SAMPLE_RATE),
         sample_rate=SAMPLE_RATE,
@@ -151,6 +153,7 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
         music_loudness=_round_finite(mixdown.music_loudness),
         original_loudness=_round_finite(mixdown.original_loudness),
         loudness=_round_finite(loudness),
+        range_loudness=_round_finite(range_loudness),
         true_peak=_round_finite(peak),
         gain=round(mastering.gain, 2),
         limiter_reduction=round(mastering.max_reduction, 2),
@@ -158,7 +161,7 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
         num_audio_tracks=len(output.of_kind("audio")),
         warnings=(
             *mixdown.warnings,
-            *_mix_warnings(job, mixdown, loudness),
+            *_mix_warnings(job, mixdown, config, range_loudness if config.original == "replace" else loudness),
             *loss_warnings(job, plan.source, output, config.original != "replace"),
         ),
     )
@@ -214,13 +217,15 @@ def _mux_and_verify(
     return output
 
 
-def _mix_warnings(job: MuxJob, mixdown: Mixdown, loudness: float) -> list[str]:
+def _mix_warnings(job: MuxJob, mixdown: Mixdown, config: MixConfig, loudness: float) -> list[str]:
+    """Return the warnings of a mix whose part that has a target is as loud as `loudness`."""
     warnings = []
     if needs_reencode(job.video):
         reason = f"{job.video.container} holds no sound, so the pictures were encoded as H.264"
         warnings.append(f"pictures_encoded: {reason}")
-    if mixdown.target_loudness is not None and not abs(loudness - mixdown.target_loudness) <= LOUDNESS_WARNING_LU:
-        warnings.append(f"loudness_not_reached: {loudness:.1f} LUFS instead of {mixdown.target_loudness:g}")
+    target = config.lufs if math.isfinite(mixdown.music_loudness) else None
+    if target is not None and not abs(loudness - target) <= LOUDNESS_WARNING_LU:
+        warnings.append(f"loudness_not_reached: {loudness:.1f} LUFS instead of {target:g}")
     return warnings
 
 

@@ -57,8 +57,8 @@ def summary(record: Mapping[str, Any], seconds: float) -> str:
     """Return the summary of the sidecar `record` of a job that took `seconds`."""
     length = record["range"]["end"] - record["range"]["start"]
     facts = [f"{length:.1f} s of music in {seconds:.1f} s"]
-    if record["mix"]["loudness"] is not None:
-        facts.append(f"{record['mix']['loudness']:.1f} LUFS")
+    if record["mix"]["range_loudness"] is not None:
+        facts.append(f"{record['mix']['range_loudness']:.1f} LUFS")
     if alignment := record["alignment"]:
         facts.append(f"{round(alignment['hits'] * alignment['n'])} of {alignment['n']} cuts met")
     facts += [f"warning: {warning}" for warning in record["warnings"]]

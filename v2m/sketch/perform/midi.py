@@ -1,4 +1,7 @@
-"""MIDI export: a Standard MIDI File of format 1, the conductor track first, then one track per part."""
+"""MIDI export: a Standard MIDI File of format 1, the conductor track first, then one track per part.
+
+A part's track states its stem as the name of the instrument, by which `v2m.sketch.notation.midi_file` assigns voices.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +72,7 @@ def _part_track(sheet: LeadSheet, part: Part, channel: int, shift: int) -> MidiT
     volume = round(100 * 10 ** (part.level_db / 40))
     events: list[tuple[int, Message | MetaMessage]] = [
         (0, MetaMessage("track_name", name=part.name)),
+        (0, MetaMessage("instrument_name", name=part.stem)),
         (0, Message("program_change", channel=channel, program=part.program)),
         (0, Message("control_change", channel=channel, control=7, value=min(127, volume))),
         (0, Message("control_change", channel=channel, control=10, value=round(63.5 + 63.5 * part.pan))),

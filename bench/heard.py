@@ -9,7 +9,7 @@ probable of either network. chance: the same with the words of the nine other st
 
     --style rock --seed 1     only these pieces; both may be given several times
     --wav FOLDER              the pieces as WAV
-    --cache FOLDER            what is kept between runs, by a hash of the code that writes the music
+    --cache FOLDER            what is kept between runs, by a hash of code and SoundFont
 
 The last line is JSON: `pieces`; `recognised`, the share of them; `per_style`; and `before`, `recognised` of
 bench/results/heard_before.json, measured in the same manner before the styles were judged so.
@@ -23,12 +23,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from bench.clips import EDITS, EXAMPLE, make
+from bench.sketch_pieces import code_hash
 from v2m.core.types import Audio, Tags, Video
 from v2m.evaluation.embedders.musicnn import TAGS, MusicnnEmbedder
 from v2m.evaluation.tag_recall import GENRE_TAGS, expected_tags, top_tags
@@ -36,6 +36,7 @@ from v2m.generators.sketch import Sketch
 from v2m.media import audio, video
 from v2m.mixing.mastering import Levels
 from v2m.mixing.mixdown import MixConfig, mix_tracks
+from v2m.sketch.perform.synthesizer import DEFAULT_SOUNDFONT
 from v2m.sketch.styles import STYLES
 from v2m.taggers.heuristic import HeuristicTagger
 
@@ -64,16 +65,6 @@ class Piece:
         return any(expected_tags(style, GENRE_TAGS) & set(tags) for tags in self.top_tags.values())
 
 
-def code_hash() -> str:
-    """Return a hash of the code that the sound of a piece depends on."""
-    digest = sha256(Path(__file__).with_name("clips.py").read_bytes())
-    for place in CODE:
-        path = ROOT / "v2m" / place
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def render(clip: Video, style: str, seed: int) -> Audio:
     """Return the sound of the finished video: composed by the default recipe, mixed and mastered."""
     tags = HeuristicTagger().tag(clip, Tags(genres=[style]))
@@ -90,7 +81,7 @@ def write_clips(folder: Path) -> list[Video]:
 
 def listen(styles: list[str], seeds: list[int], cache: Path, wav: Path | None) -> Iterator[Piece]:
     """Yield the pieces; what is in the cache is not rendered again, unless its sound is to be written."""
-    folder = cache / code_hash()
+    folder = cache / code_hash(CODE, Path(__file__).with_name("clips.py"), DEFAULT_SOUNDFONT)
     folder.mkdir(parents=True, exist_ok=True)
     networks = [MusicnnEmbedder(name) for name in TAGS]
     with tempfile.TemporaryDirectory() as clips_folder:

@@ -31,9 +31,8 @@ import numpy as np
 
 from tests.conftest import ffmpeg
 from tests.media.audio_checks import CLICK, decode_track
-from tests.robustness import test_kept_streams as records
+from tests.robustness import record_makers as records
 from tests.robustness.media_audit import find_losses, silent_losses
-from tests.robustness.record_makers import PLACED, add_at
 
 ROOT = Path(__file__).parents[1]
 TELEMETRY = (b"gpmd", b"djmd", b"rtmd", b"mebx")
@@ -110,8 +109,8 @@ def copies(folder: Path) -> Iterator[Result]:
     for tag in TELEMETRY:
         clip = records.write_telemetry(folder / f"{tag.decode()}.mp4", tag)
         sources.append((f"data {tag.decode()}", clip, {**mov, ".mkv": "data_left_out"}))
-    for number, (name, placed) in enumerate(PLACED.items()):
-        clip = add_at(records.write_clip(folder / f"placed{number}.mp4"), *placed)
+    for number, (name, placed) in enumerate(records.PLACED.items()):
+        clip = records.add_at(records.write_clip(folder / f"placed{number}.mp4"), *placed)
         sources.append((name, clip, {**mov, ".mkv": "records_lost"}))
     reel = records.write_clip(folder / "reel.mov", "-timecode", "10:11:12:13", "-metadata:s:v", "reel_name=REEL7")
     sources.append(("reel name", reel, {**mov, ".mkv": "reel name"}))

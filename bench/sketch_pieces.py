@@ -38,14 +38,18 @@ class SketchPiece:
     tempo: float
 
 
-def cache_folder(soundfont: Path, cache: Path) -> Path:
-    """Return the folder of the pieces that this code writes with `soundfont`."""
-    digest = sha256(soundfont.read_bytes())
-    for place in CODE:
-        path = ROOT / "v2m" / place
+def code_hash(places: Iterable[str], *files: Path) -> str:
+    """Return a hash of the code at `places` in v2m and of `files`."""
+    digest = sha256()
+    for path in (*files, *(ROOT / "v2m" / place for place in places)):
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(file.read_bytes())
-    return cache / digest.hexdigest()[:16]
+    return digest.hexdigest()[:16]
+
+
+def cache_folder(soundfont: Path, cache: Path) -> Path:
+    """Return the folder of the pieces that this code writes with `soundfont`."""
+    return cache / code_hash(CODE, soundfont)
 
 
 def sketch_pieces(soundfont: Path, cache: Path = CACHE, seeds: Iterable[int] = SEEDS) -> Iterator[SketchPiece]:

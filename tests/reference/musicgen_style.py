@@ -5,7 +5,8 @@ yizhilll/MERT, whose scripts/mert_hf holds the code that is published beside MER
 
     PYTHONPATH=AUDIOCRAFT python -m tests.reference.musicgen_style MERT/scripts/mert_hf
 
-It replaces what is downloaded there (T5 and MERT) by tiny ones; nothing else of audiocraft's is touched.
+Beside the dependency group audiocraft that branch imports torchdiffeq, which is on no list of this project. The script
+replaces what is downloaded there (T5 and MERT) by tiny ones; nothing else of audiocraft's is touched.
 """
 
 from __future__ import annotations

@@ -10,8 +10,7 @@ import pytest
 
 from tests.conftest import ffmpeg
 from tests.robustness.media_audit import find_losses, silent_losses
-from tests.robustness.record_makers import PLACED, add_at
-from tests.robustness.test_kept_streams import SOUND, box, decodes_alike, describe, run_mix, write_clip
+from tests.robustness.record_makers import PLACED, SOUND, add_at, box, decodes_alike, describe, run_mix, write_clip
 
 
 @pytest.mark.parametrize("target", [".mp4", ".mov", ".mkv"])

@@ -4,98 +4,47 @@ from __future__ import annotations
 
 import re
 import struct
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from tests.conftest import FFMPEG, ffmpeg, names
+from tests.conftest import ffmpeg, names
 from tests.media.audio_checks import decode_track, tone
+from tests.robustness.record_makers import (
+    DOLBY,
+    H264,
+    HEVC,
+    PICTURE,
+    PRORES,
+    SOUND,
+    SPHERICAL,
+    add_boxes,
+    add_track_boxes,
+    box,
+    boxes_to,
+    decodes_alike,
+    describe,
+    read_entry,
+    run_mix,
+    write_clip,
+    write_cover,
+    write_pictures_of_text,
+    write_telemetry,
+    write_unknown_track,
+)
 from v2m.core.errors import UsageError
 from v2m.core.timing import ticks_to_seconds
 from v2m.core.types import Soundtrack
 from v2m.media import video as videos
 from v2m.media.audio import load, original_audio
 from v2m.media.inventory import take_inventory
-from v2m.mixing.mixer import MixConfig, MixReport, mix
+from v2m.mixing.mixer import MixConfig, mix
 from v2m.pipeline.score import score_video
 
-PICTURE = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=1")
-SOUND = ("-f", "lavfi", "-i", "sine=440:d=1")
-H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac")
-HEVC = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=error", "-c:a", "aac")
-TO_ENTRY = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
-
-
-def box(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I4s", 8 + len(content), kind) + content
-
-
-SPHERICAL = box(b"st3d", bytes(4) + b"\1") + box(
-    b"sv3d",
-    box(b"svhd", bytes(4) + b"camera\0") + box(b"proj", box(b"prhd", bytes(16)) + box(b"equi", bytes(20))),
-)
-DOLBY = box(b"dvvC", bytes([1, 0]) + struct.pack(">H", 8 << 9 | 5 << 3 | 1 << 2 | 1) + bytes([4 << 4]) + bytes(19))
 SPATIAL = box(b"vexu", box(b"eyes", box(b"stri", bytes(4) + b"\3"))) + box(b"hfov", struct.pack(">I", 63_400))
-
-
-def boxes_to(data: bytes, path: tuple[bytes, ...], start: int = 0, end: int | None = None) -> list[int]:
-    """Return the places of the boxes on the way to the first box at `path`; empty where there is none."""
-    end = len(data) if end is None else end
-    while start + 8 <= end:
-        size, kind = struct.unpack(">I4s", data[start : start + 8])
-        if kind == path[0]:
-            inner = start + (16 if kind == b"stsd" else 8)
-            rest = [] if len(path) == 1 else boxes_to(data, path[1:], inner, start + size)
-            if len(path) == 1 or rest:
-                return [start, *rest]
-        start += size
-    return []
-
-
-def read_entry(path: Path, entry: bytes) -> bytes:
-    """Return the sample entry of that type in a file."""
-    data = path.read_bytes()
-    place = boxes_to(data, (*TO_ENTRY, entry))[-1]
-    return data[place : place + int.from_bytes(data[place : place + 4], "big")]
-
-
-def add_boxes(path: Path, entry: bytes, boxes: bytes) -> Path:
-    """Append boxes to a sample entry of a file whose index comes last."""
-    data = bytearray(path.read_bytes())
-    around = boxes_to(bytes(data), (*TO_ENTRY, entry))
-    place = around[-1] + int.from_bytes(data[around[-1] : around[-1] + 4], "big")
-    data[place:place] = boxes
-    for start in around:
-        data[start : start + 4] = struct.pack(">I", int.from_bytes(data[start : start + 4], "big") + len(boxes))
-    path.write_bytes(data)
-    return path
-
-
-def write_clip(path: Path, *arguments: str | Path, codec: tuple[str, ...] = H264) -> Path:
-    ffmpeg(*PICTURE, *SOUND, "-map", "0", "-map", "1", *codec, *arguments, path)
-    return path
-
-
-def write_telemetry(path: Path, tag: bytes) -> Path:
-    """Write a clip with a timecode, and two samples of data under a handler and a four-character code of a camera."""
-    titles = path.with_suffix(".srt")
-    titles.write_text("1\n00:00:00,000 --> 00:00:00,400\nGPS 1\n\n2\n00:00:00,400 --> 00:00:01,000\nGPS 2\n")
-    inputs = (*PICTURE, *SOUND, "-i", titles, "-map", "0", "-map", "1", "-map", "2")
-    ffmpeg(*inputs, *H264, "-c:s", "mov_text", "-timecode", "10:11:12:13", "-metadata:s:s:0", "handler_name=Rec", path)
-    path.write_bytes(path.read_bytes().replace(b"tx3g", tag).replace(b"sbtl", b"meta"))
-    return path
-
-
-def run_mix(path: Path, out: Path, track: int | None = None) -> MixReport:
-    return mix(videos.open(path), tone(1), out, MixConfig("keep", track=track), {"comment": "generated"})
-
-
-def describe(path: Path) -> str:
-    return subprocess.run([FFMPEG, "-i", str(path)], capture_output=True, text=True, check=False).stderr
 
 
 def data_packets(path: Path) -> list[tuple[float, bytes]]:
@@ -103,14 +52,6 @@ def data_packets(path: Path) -> list[tuple[float, bytes]]:
         track = next(stream for stream in media.streams if stream.type == "data")
         packets = [packet for packet in media.demux(track) if packet.size]
         return [(ticks_to_seconds(packet.pts or 0, packet.time_base), bytes(packet)) for packet in packets]
-
-
-def decodes_alike(*paths: Path) -> bool:
-    pictures: list[list[bytes]] = []
-    for path in paths:
-        with av.open(str(path)) as media:
-            pictures.append([frame.to_ndarray().tobytes() for frame in media.decode(media.streams.video[0])])
-    return all(frames == pictures[0] for frames in pictures)
 
 
 @pytest.mark.parametrize("target", [".mp4", ".mov", ".mkv"])
@@ -171,18 +112,6 @@ def test_user_data_of_a_camera_is_kept_or_named(target: str, lost: tuple[str, ..
         [f"records_lost: matroska does not hold {', '.join(lost)} of the file"] * bool(lost)
     )
     assert (extra in (tmp_path / f"out{target}").read_bytes()) == (not lost)
-
-
-def add_track_boxes(path: Path, around: tuple[bytes, ...], boxes: bytes) -> Path:
-    """Append boxes to the box at `around` in the first track of a file whose index comes last."""
-    data = bytearray(path.read_bytes())
-    places = boxes_to(bytes(data), (b"moov", b"trak", *around))
-    end = places[-1] + int.from_bytes(data[places[-1] : places[-1] + 4], "big")
-    data[end:end] = boxes
-    for start in places:
-        data[start : start + 4] = struct.pack(">I", int.from_bytes(data[start : start + 4], "big") + len(boxes))
-    path.write_bytes(data)
-    return path
 
 
 APERTURE = box(b"tapt", box(b"clef", bytes(4) + struct.pack(">II", 64 << 16, 48 << 16)))
@@ -313,17 +242,6 @@ def test_hevc_whose_parameter_sets_change_keeps_the_code_that_allows_it(tmp_path
     assert read_entry(tmp_path / "out.mp4", b"hev1")
 
 
-def write_unknown_track(folder: Path, position: int) -> Path:
-    """Write a QuickTime file in which one of two audio tracks has a codec that FFmpeg has no decoder for."""
-    codecs = ["-c:a:0", "aac", "-c:a:1", "aac", f"-c:a:{position}", "alac"]
-    ffmpeg(*PICTURE, *SOUND, *SOUND, "-map", "0", "-map", "1", "-map", "2", *H264[:6], *codecs, folder / "in.mov")
-    data = bytearray((folder / "in.mov").read_bytes())
-    place = boxes_to(bytes(data), (*TO_ENTRY, b"alac"))[-1]
-    data[place + 4 : place + 8] = b"apac"
-    (folder / "in.mov").write_bytes(data)
-    return folder / "in.mov"
-
-
 @pytest.mark.parametrize("target", [".mp4", ".mov", ".mkv"])
 @pytest.mark.parametrize("position", [0, 1])
 def test_audio_track_of_an_unknown_codec_does_not_end_the_job(position: int, target: str, tmp_path: Path) -> None:
@@ -399,20 +317,6 @@ class Unwanted:
         pytest.fail("the music was written before the output was found to be impossible")
 
 
-def write_pictures_of_text(path: Path) -> None:
-    """Write PGS subtitles: two empty screens."""
-
-    def segment(time: int, kind: int, content: bytes) -> bytes:
-        return b"PG" + struct.pack(">IIBH", time, 0, kind, len(content)) + content
-
-    def screen(number: int, time: int) -> Iterator[bytes]:
-        yield segment(time, 0x16, struct.pack(">HHBHBBBB", 64, 48, 16, number, 128, 0, 0, 0))
-        yield segment(time, 0x17, b"\1\0" + struct.pack(">HHHH", 0, 0, 64, 48))
-        yield segment(time, 0x80, b"")
-
-    path.write_bytes(b"".join(part for number, time in enumerate((9000, 45_000)) for part in screen(number, time)))
-
-
 @pytest.mark.parametrize(("target", "muxer"), [(".mp4", "mp4"), (".mov", "mov"), (".mkv", None)])
 def test_subtitles_that_are_pictures_are_left_out_of_mp4(target: str, muxer: str | None, tmp_path: Path) -> None:
     write_pictures_of_text(tmp_path / "p.sup")
@@ -438,13 +342,6 @@ def test_subtitles_attachments_and_flags_are_kept_or_named(tmp_path: Path) -> No
     }
 
 
-def write_cover(path: Path) -> Path:
-    picture = ("-f", "lavfi", "-i", "testsrc2=s=32x32")
-    words = ("-frames:v:1", "1", "-c:v:1", "png", "-pix_fmt:v:1", "rgb24", "-disposition:v:1", "attached_pic")
-    ffmpeg(*PICTURE, *SOUND, *picture, "-map", "0", "-map", "1", "-map", "2", *H264, *words, path)
-    return path
-
-
 @pytest.mark.parametrize(("target", "kept"), [(".mp4", 1), (".mkv", 1), (".mov", 1), (".ts", 0)])
 def test_cover_is_kept_or_named(target: str, kept: int, tmp_path: Path) -> None:
     report = run_mix(write_cover(tmp_path / "in.mp4"), tmp_path / f"out{target}")
@@ -468,9 +365,6 @@ def test_cover_is_the_same_picture_beside_tags_of_any_kind(target: str, tags: tu
         assert media.metadata["title"] == "T"
         assert any(name.lower() == "com.apple.quicktime.make" for name in media.metadata) == bool(tags)
     assert decodes_alike(clip, out)
-
-
-PRORES = ("-c:v", "prores_ks", "-c:a", "pcm_s16le")
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,19 @@
-"""Sketch's music beside music that people wrote: `python -m bench.human`; needs the group musicnn.
+"""Sketch's music beside music that people wrote, and that a large model did: `python -m bench.human`.
 
-People's are the pieces of the soundtrack of Battle for Wesnoth (Debian's package wesnoth-1.16-music; `--music FOLDER`;
-nothing is copied): 26 s from second 10 on of each, silence left out. Sketch's are those of `bench.sketch_pieces`, three
-in each style. The baseline is a loop of drums, bass and chords at 30 random tempi. All are brought to −14 LUFS.
+Needs the group musicnn. People's are the pieces of the soundtrack of Battle for Wesnoth (Debian's package
+wesnoth-1.16-music; `--music FOLDER`; nothing is copied); the model's are ACE-Step's (`--tracks`, as `bench.listening`):
+26 s from second 10 on of each, silence left out. Sketch's are those of `bench.sketch_pieces`: three in each style, and
+in the four styles of film eight. The baseline is a loop of drums, bass and chords at 30 random tempi. All are brought
+to −14 LUFS.
 
-FAD is of musicnn's embeddings (MSD, windows of 3 s). `fad_halves` is that of two random halves of people's pieces, the
-mean of ten: what sets this small have by chance. The table has, for each statistic, the 10th, 50th and 90th percentile
-over pieces; a `<` or `>` marks a median outside of people's 10th to 90th.
+FAD is of musicnn's embeddings (MSD, windows of 3 s): of the styles of film to people's music, of all styles to people's
+and to ACE-Step's. `halves` is that of two random halves of the reference, the mean of ten: what sets this small have by
+chance. `before` are pieces of the checkout in `--before`. The table has, for each statistic, the 10th, 50th and 90th
+percentile over pieces; a `<` or `>` marks a median outside of people's 10th to 90th.
 
-    --pieces FOLDER     pieces already rendered (by `bench.sketch_pieces`), instead of rendering today's
-    --store-before      write the figures to bench/results/human_before.json, from where `fad_before` is read
+    --before FOLDER     pieces that `bench.sketch_pieces` of an older checkout wrote, the same ones
 
-Last line: one JSON object.
+Last line: one JSON object; its `fad_now`, `fad_before` and `fad_loop` are those of film's styles to people's music.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.align_to_cuts import loop
-from bench.sketch_pieces import RATE, ROOT, SECONDS, load_piece, sketch_pieces
+from bench.listening import ace_step_tracks
+from bench.sketch_pieces import RATE, SECONDS, SketchPiece, load_piece, sketch_pieces
 from v2m.analysis import defects
 from v2m.analysis.loudness import integrated_loudness
 from v2m.analysis.notes import LOWEST, note_activations
@@ -38,11 +41,13 @@ from v2m.evaluation.embedders.musicnn import MusicnnEmbedder
 from v2m.media import audio
 from v2m.media.audio import SilentAudioError
 from v2m.sketch.perform.synthesizer import DEFAULT_SOUNDFONT
+from v2m.sketch.styles import STYLES
 
 MUSIC = Path("/usr/share/games/wesnoth/1.16/data/core/music")
-BEFORE = ROOT / "bench" / "results" / "human_before.json"
 CACHE = Path(tempfile.gettempdir()) / "v2m-human"
-START, LUFS, SEEDS, NUM_LOOPS, NUM_SPLITS = 10.0, -14.0, (12, 13, 14), 30, 10
+START, LUFS, NUM_LOOPS, NUM_SPLITS = 10.0, -14.0, 30, 10
+SEEDS, FILM_SEEDS = range(12, 15), range(12, 20)
+FILM_STYLES = ("ambient", "cinematic", "orchestral", "waltz")
 STATISTICS = {
     "onsets": "a second",
     "notes": "sounding at once, of 64",
@@ -57,10 +62,10 @@ STATISTICS = {
 }
 
 
-def people(folder: Path) -> list[Audio]:
+def parts(paths: Iterable[Path]) -> list[Audio]:
     """Return a part of each piece, where there is one that sounds."""
     pieces = []
-    for path in sorted(folder.glob("*.ogg")):
+    for path in paths:
         try:
             whole = audio.load(path, RATE, START + SECONDS)
         except SilentAudioError:
@@ -162,31 +167,51 @@ def print_table(tables: dict[str, Floats]) -> dict[str, dict[str, list[float]]]:
     return result
 
 
+def sketch_sets(pieces: Iterable[tuple[SketchPiece, int]]) -> tuple[list[Audio], list[Audio]]:
+    """Return the pieces of all styles in SEEDS, and those of film's styles in FILM_SEEDS."""
+    pairs = list(pieces)
+    film = [piece.sound for piece, seed in pairs if piece.style in FILM_STYLES and seed in FILM_SEEDS]
+    return [piece.sound for piece, seed in pairs if seed in SEEDS], film
+
+
+def pieces_now() -> Iterable[tuple[SketchPiece, int]]:
+    for seed in FILM_SEEDS:
+        styles = tuple(STYLES) if seed in SEEDS else FILM_STYLES
+        yield from ((piece, seed) for piece in sketch_pieces(DEFAULT_SOUNDFONT, seeds=[seed], styles=styles))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--music", type=Path, default=MUSIC)
-    parser.add_argument("--pieces", type=Path)
-    parser.add_argument("--store-before", action="store_true")
+    parser.add_argument("--tracks", type=Path)
+    parser.add_argument("--before", type=Path, required=True)
     args = parser.parse_args()
     network = MusicnnEmbedder("MSD_musicnn")
-    reference = people(args.music)
-    if args.pieces:
-        sketch = [load_piece(file).sound for file in sorted(args.pieces.glob("*.npz"))]
-    else:
-        sketch = [piece.sound for piece in sketch_pieces(DEFAULT_SOUNDFONT, seeds=SEEDS)]
-    groups = {"people": reference, "sketch": sketch, "loop": loops()}
+    groups = {
+        "people": parts(sorted(args.music.glob("*.ogg"))),
+        "ace_step": parts(track.path for track in ace_step_tracks(args.tracks)),
+        "loop": loops(),
+    }
+    stored = ((load_piece(file), int(file.stem.rsplit("-", 1)[1])) for file in sorted(args.before.glob("*.npz")))
+    groups["sketch"], groups["film"] = sketch_sets(pieces_now())
+    groups["sketch before"], groups["film before"] = sketch_sets(stored)
     measured = {name: measure(pieces, network) for name, pieces in groups.items()}
     table = print_table({name: rows for name, (_, rows) in measured.items()})
     embeddings = {name: vectors for name, (vectors, _) in measured.items()}
-    now = round(fad(embeddings["people"], embeddings["sketch"]), 4)
-    if args.store_before:
-        before = {"fad": now, "statistics": {name: groups["sketch"] for name, groups in table.items()}}
-        BEFORE.write_text(json.dumps(before, indent=1) + "\n")
+    fads = {
+        f"{styles} to {reference}": {
+            "now": round(fad(embeddings[reference], embeddings[styles]), 2),
+            "before": round(fad(embeddings[reference], embeddings[f"{styles} before"]), 2),
+            "loop": round(fad(embeddings[reference], embeddings["loop"]), 2),
+            "halves": round(halves_fad(embeddings[reference]), 2),
+        }
+        for styles, reference in (("film", "people"), ("sketch", "people"), ("sketch", "ace_step"))
+    }
+    for name, values in fads.items():
+        print(f"FAD, {name}: {values}")
     result = {
-        "fad_now": now,
-        "fad_before": json.loads(BEFORE.read_text())["fad"] if BEFORE.is_file() else None,
-        "fad_loop": round(fad(embeddings["people"], embeddings["loop"]), 4),
-        "fad_halves": round(halves_fad(embeddings["people"]), 4),
+        **{f"fad_{name}": fads["film to people"][name] for name in ("now", "before", "loop", "halves")},
+        "fad": fads,
         "pieces": {name: len(pieces) for name, pieces in groups.items()},
         "windows": {name: sum(map(len, vectors)) for name, vectors in embeddings.items()},
         "statistics": table,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -52,11 +52,13 @@ def cache_folder(soundfont: Path, cache: Path) -> Path:
     return cache / code_hash(CODE, soundfont)
 
 
-def sketch_pieces(soundfont: Path, cache: Path = CACHE, seeds: Iterable[int] = SEEDS) -> Iterator[SketchPiece]:
+def sketch_pieces(
+    soundfont: Path, cache: Path = CACHE, seeds: Iterable[int] = SEEDS, styles: Collection[str] = tuple(STYLES)
+) -> Iterator[SketchPiece]:
     """Yield a piece of each style and seed, rendered where it is not in the cache."""
     folder = cache_folder(soundfont, cache)
     folder.mkdir(parents=True, exist_ok=True)
-    for seed, (number, style) in ((seed, pair) for seed in seeds for pair in enumerate(STYLES)):
+    for seed, (number, style) in ((seed, pair) for seed in seeds for pair in enumerate(STYLES) if pair[1] in styles):
         file = folder / f"{style.replace(' ', '_')}-{seed}.npz"
         if not file.is_file():
             random = np.random.default_rng([seed, number])
@@ -83,9 +85,10 @@ def main() -> None:
     parser.add_argument("--soundfont", type=Path, default=None)
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--seed", type=int, action="append")
+    parser.add_argument("--style", action="append", choices=[*STYLES])
     args = parser.parse_args()
     soundfont = args.soundfont or DEFAULT_SOUNDFONT
-    for piece in sketch_pieces(soundfont, args.cache, args.seed or SEEDS):
+    for piece in sketch_pieces(soundfont, args.cache, args.seed or SEEDS, args.style or tuple(STYLES)):
         print(piece.style, len(piece.beats), "beats", flush=True)
     print(cache_folder(soundfont, args.cache))
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from v2m.core import mapped_array
-from v2m.core.timing import samples_to_seconds, seconds_to_samples, time_grid
+from v2m.core.timing import db_to_gain, samples_to_seconds, seconds_to_samples, time_grid
 from v2m.core.types import Floats
 from v2m.sketch.compose.lead_sheet import LeadSheet
 from v2m.sketch.style import Reverb, Style
@@ -36,6 +36,7 @@ _STEM_EQ = {
     "effects": (28.0, 0.9),
 }
 _BAND_CENTERS_HZ = (180.0, 500.0, 1400.0, 4000.0, 9000.0)
+_SHELF_HZ = 1000.0  # corner of the style's gain of high frequencies
 _CROSSFEED = 0.3  # share of each channel in the other one's reverb
 # Noise, which no SoundFont has: vinyl noise, and a riser before a louder section
 CRACKLES_PER_S = 9.0
@@ -90,6 +91,7 @@ class MixBus:
             stem: (
                 _butterworth(self.fft_size, sample_rate, highpass_hz, highpass=True)
                 * _butterworth(self.fft_size, sample_rate, style.lowpass_hz, highpass=False)
+                * _high_shelf(self.fft_size, sample_rate, style.treble_db)
             )
             for stem, (highpass_hz, _) in _STEM_EQ.items()
         }
@@ -114,6 +116,12 @@ def _butterworth(size: int, sample_rate: int, corner_hz: float, *, highpass: boo
     s = 1j * np.fft.rfftfreq(size, samples_to_seconds(1, sample_rate)) / corner_hz
     numerator = s**2 if highpass else 1.0
     return (numerator / (s**2 + np.sqrt(2.0) * s + 1.0)).astype(np.complex64)
+
+
+def _high_shelf(size: int, sample_rate: int, gain_db: float) -> NDArray[np.complex64]:
+    """Return the response of a causal first-order shelf: 0 dB far below _SHELF_HZ, `gain_db` far above."""
+    s = 1j * np.fft.rfftfreq(size, samples_to_seconds(1, sample_rate)) / _SHELF_HZ
+    return ((1.0 + db_to_gain(gain_db) * s) / (1.0 + s)).astype(np.complex64)
 
 
 def compress(mix: NDArray[np.float32], stems: Sequence[NDArray[np.float32]], sample_rate: int) -> None:

@@ -171,6 +171,7 @@ WALTZ = Style(
     rhythm_cells=("7---5-", "7-----", "7-6-5-", "5-6-7-", "7---..", "..5-6-"),
     accent=Accent(("crash", "kick"), high_program=8),
     reverb=Reverb(rt60_s=1.6, damping=0.55, predelay_ms=18, wet_level=0.2),
+    treble_db=-8,
     transition="gliss",
     leap_probability=0.2,
     rest_probability=0.12,

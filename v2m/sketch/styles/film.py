@@ -126,6 +126,7 @@ CINEMATIC = Style(
     ),
     accent=Accent(("cymbals", "bass drum"), low_program=57),
     reverb=Reverb(rt60_s=2.6, damping=0.5, predelay_ms=25, wet_level=0.3),
+    treble_db=-8,
     transition="swell",
     leap_probability=0.2,
     rest_probability=0.1,
@@ -199,6 +200,7 @@ ORCHESTRAL = Style(
     ),
     accent=Accent(("cymbals", "bass drum"), low_program=47),
     reverb=Reverb(rt60_s=2.2, damping=0.5, predelay_ms=24, wet_level=0.28),
+    treble_db=-8,
     transition="gliss",
     common_practice=True,
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from v2m.analysis.key_network import key_probabilities
 from v2m.analysis.notes import HIGHEST, LOWEST, note_activations
 from v2m.core.types import Audio, Floats
 
@@ -19,6 +20,7 @@ BASS_RANGE = (48, 64), (1.0, 0.0)  # MIDI notes, and how much they count there; 
 TREBLE_RANGE = (44, 56, 88, 100), (0.0, 1.0, 1.0, 0.0)
 TONIC_WEIGHT = 0.5  # of the tonic's share of the bass, against a correlation
 TRIAD_WEIGHT = 1.0
+NETWORK_WEIGHT = 0.3  # of the logarithm of the network's probability
 # How much a triad speaks for a key, by its root's interval above the tonic and its mode
 TRIADS: Mapping[str, Mapping[tuple[int, str], float]] = {
     "major": {
@@ -36,10 +38,10 @@ TEMPO_MULTIPLES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 
 
 def estimate_key(audio: Audio) -> Key | None:
-    """Return the key that fits the piece's notes best; None for silence.
+    """Return the key that fits the piece best; None for silence.
 
-    Scored are the correlation of profile and pitch classes, the triads that belong to the key, and the tonic's share of
-    the bass. The weights were chosen on 20 pieces of Sketch, each in three SoundFonts.
+    Scored are the correlation of profile and pitch classes, the triads that belong to the key, the tonic's share of the
+    bass, and S-KEY's probability. How the weights were chosen: `bench/README.md`, `key_pieces.py`.
     """
     notes = note_activations(audio)
     midi = np.arange(LOWEST, HIGHEST + 1)
@@ -49,13 +51,15 @@ def estimate_key(audio: Audio) -> Key | None:
         return None
     tonic_share = bass_classes / max(float(bass_classes.sum()), 1e-9)
     triads = _triad_shares(bass, treble)
+    network = dict(zip(KEY_PROFILES, np.log(key_probabilities(audio)), strict=True))
 
     def fit(key: Key) -> float:
         tonic, mode = key
         correlation = np.corrcoef(classes, np.roll(KEY_PROFILES[mode], tonic))[0, 1]
         weights = TRIADS[mode].items()
         degrees = sum(weight * triads[of][(tonic + interval) % 12] for (interval, of), weight in weights)
-        return float(correlation + TONIC_WEIGHT * tonic_share[tonic] + TRIAD_WEIGHT * degrees)
+        from_notes = correlation + TONIC_WEIGHT * tonic_share[tonic] + TRIAD_WEIGHT * degrees
+        return float(from_notes + NETWORK_WEIGHT * network[mode][tonic])
 
     return max(((tonic, mode) for mode in KEY_PROFILES for tonic in range(12)), key=fit)
 

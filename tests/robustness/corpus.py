@@ -23,6 +23,7 @@ from tests.robustness.media_makers import (
     content_case,
     edit_case,
     encode_case,
+    repeat_case,
     transcode_then,
 )
 
@@ -191,8 +192,8 @@ TIMING = (
     encode_case("c11_2997.mp4", OK, "numbers:320x240:30000/1001:120 X O"),
     encode_case("c12_1frame.mp4", WARNED, "numbers:320x240:30:1 X O"),
     encode_case("c13_2frames.mp4", WARNED, "numbers:320x240:30:2 X O"),
-    encode_case("c14_24h_1fps.mp4", "too_long", "-f lavfi -i color=black:s=64x64:r=1:d=86400 X -g 100000 O"),
-    encode_case("c15_600k_frames.mp4", "too_many_frames", "-f lavfi -i color=black:s=32x32:r=1000:d=600 X -g 100000 O"),
+    repeat_case("c14_24h_1fps.mp4", "too_long", "-f lavfi -i color=black:s=64x64:r=1:d=864 X O", 100),
+    repeat_case("c15_600k_frames.mp4", "too_many_frames", "-f lavfi -i color=black:s=32x32:r=1000:d=1 X O", 600),
     encode_case("c16_longgop.mp4", OK, "V X -g 1000 O"),
     encode_case(
         "c17_opengop_bframes.mp4",

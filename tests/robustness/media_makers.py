@@ -145,6 +145,18 @@ def encode_case(name: str, verdict: str, recipe: str, shown: ExpectedFrames | No
     return MediaCase(name, verdict, lambda maker, out: maker.ffmpeg(recipe, out), shown)
 
 
+def repeat_case(name: str, verdict: str, recipe: str, count: int) -> MediaCase:
+    """A case that holds `count` times what ffmpeg makes: to encode so many frames takes long."""
+
+    def make(maker: MediaMaker, out: Path) -> None:
+        once = out.with_stem(f"{out.stem}_once")
+        maker.ffmpeg(recipe, once)
+        maker.ffmpeg(f"-stream_loop {count - 1} -i {once.name} -c copy O", out)
+        once.unlink()
+
+    return MediaCase(name, verdict, make)
+
+
 def edit_case(
     name: str, verdict: str, edit: Callable[[bytearray], bytes | bytearray], shown: ExpectedFrames | None = None
 ) -> MediaCase:

@@ -37,6 +37,7 @@ from v2m.data.config import PrepareConfig
 from v2m.data.encode import FilteredOutError
 from v2m.data.schema import CODES, EVENTS, FRAMES, LONG_TERM, META, TEXT, Manifest, Meta
 from v2m.data.sources import VideoSource, discover_videos
+from v2m.pretrained.codecs.encodec import load_encodec
 from v2m.taggers.heuristic import HeuristicTagger
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac")
@@ -154,7 +155,7 @@ def test_long_video_is_split_evenly_without_loss(prepared: Prepared) -> None:
 
 def test_codes_frames_and_events_keep_their_times(prepared: Prepared, videos: Path, weights: dict[str, str]) -> None:
     """Noise from sample to sample, frames by the second, cuts at 1.2 s and 2.6 s."""
-    codec = encode.encodec.load_encodec(Path(weights["codec"]), torch.device("cpu"))
+    codec = load_encodec(Path(weights["codec"]), torch.device("cpu"))
     for sample in (item for item in prepared.samples.values() if item[META].source == "b.mp4"):
         first = round(sample[META].start * 32000)
         wave = torch.from_numpy(noise()[first : first + round(sample[META].duration * 32000)])

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from v2m.pretrained import safe_load
+from v2m.pretrained.codecs import score
 
 SAFETENSORS_GLOB, PICKLE_GLOB = "model*.safetensors", "pytorch_model*.bin"
 COMPRESSION_FILE = "compression_state_dict.bin"  # audiocraft's name of a codec
@@ -35,7 +36,10 @@ COMPONENT_KINDS = tuple(REQUIRED_FILES)
 
 @dataclass(frozen=True)
 class Component:
-    """A frozen model in transformers' format: either it has a `name`, or its checkpoint stores it."""
+    """A frozen model in transformers' format: either it has a `name`, or its checkpoint stores it.
+
+    The score codec is `score.MODEL_TYPE` by name, or a config.json alone.
+    """
 
     name: str | None = None  # a folder or a repository of the hub to fetch it from
     folder: Path | None = None  # of a tokenizer's files, and config.json and weights where these are not given here
@@ -43,11 +47,27 @@ class Component:
     state: Mapping[str, Tensor] | None = None
 
     def load(self) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
-        """Return its config and weights, from its folder where they are not given."""
+        """Return its config and weights, from its folder where they are not given; a score codec has none."""
+        if (config := self.score_config()) is not None:
+            return config, {}
         if self.config is not None and self.state is not None:
             return self.config, self.state
         assert self.folder is not None, f"{self.name} has not been fetched"
         return safe_load.read_json(self.folder / "config.json"), safe_load.read_state_dict(self.folder)
+
+    @property
+    def is_built_in(self) -> bool:
+        """True where no files are needed."""
+        return self.name == score.MODEL_TYPE
+
+    def score_config(self) -> Mapping[str, Any] | None:
+        """Return the config of a score codec; None for another model."""
+        if self.is_built_in:
+            return score.ScoreCodecConfig().to_dict()
+        config = self.config
+        if config is None and self.folder is not None and (self.folder / "config.json").is_file():
+            config = safe_load.read_json(self.folder / "config.json")
+        return config if config is not None and config.get("model_type") == score.MODEL_TYPE else None
 
 
 @dataclass(frozen=True)

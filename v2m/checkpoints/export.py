@@ -55,6 +55,9 @@ def convert_checkpoint(source: str, dest: Path, layout: str) -> str:
 def _check_layout(model: V2M, layout: str) -> None:
     """Raise UsageError where the layout cannot represent the model."""
     has_conditioner, name = model.config.conditioner is not None, model.origin or "the model"
+    codec = model.components.get("codec")
+    if codec is not None and codec.score_config() is not None:
+        raise UsageError(f"{name} writes scores, which the layout {layout} has no codec for: write it as v2m")
     if has_conditioner and layout != "vidmuse":
         raise UsageError(f"{name} has a visual conditioner: write it in the layout v2m or vidmuse, not {layout}")
     if model.config.style is not None and layout == "transformers":

@@ -92,6 +92,15 @@ def load_checkpoint(info: WeightsInfo) -> LoadedCheckpoint:
     return _load_audiocraft(path if is_file else own, origin, info.license)
 
 
+def has_score_codec(folder: Path) -> bool:
+    """Return whether `folder` holds a v2m checkpoint of a model that writes scores."""
+    if not (folder / CONFIG_FILE).is_file():
+        return False
+    name = safe_load.read_yaml(folder / CONFIG_FILE).get("codec")
+    component = Component(folder=folder / "codec") if name == "codec" else Component(str(name))
+    return component.score_config() is not None
+
+
 def _load_v2m(info: WeightsInfo) -> LoadedCheckpoint:
     folder, path = info.folder, info.folder / CONFIG_FILE
     settings = safe_load.read_yaml(path)

@@ -89,7 +89,7 @@ class V2M(MusicModel):
         component = self.components.get(kind)
         if component is None:
             raise DependencyError(f"{self.origin or 'this model'} names no {kind.replace('_', ' ')}")
-        if component.name is not None and component.folder is None:
+        if component.name is not None and component.folder is None and not component.is_built_in:
             info = weights.fetch(component.name, REQUIRED_FILES[kind])
             component = self.components[kind] = replace(component, folder=info.folder)
             self.weights = (*self.weights, info)

@@ -65,7 +65,8 @@ def write_component(folder: Path, component: Component, names: tuple[str, ...]) 
     folder.mkdir()
     config, state = component.load()
     write_json(folder / "config.json", config)
-    write_weights(folder / WEIGHTS_FILE, state)
+    if state:
+        write_weights(folder / WEIGHTS_FILE, state)
     copy_files(component, folder, names)
 
 

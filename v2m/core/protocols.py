@@ -48,8 +48,11 @@ class Codec(Protocol):
     spec: CodecSpec
     hop_length: int
 
-    def encode(self, wave: Any) -> Any:
-        """Encode audio (B, C, N) at the codec's rate, ±1, as codes (B, K, T) int64."""
+    def encode(self, wave: Any, /) -> Any:
+        """Encode audio (B, C, N) at the codec's rate, ±1, as codes (B, K, T) int64.
+
+        The score codec takes scores instead.
+        """
         ...
 
     def decode(self, codes: Any) -> Any:

@@ -14,7 +14,8 @@ class PrepareConfig:
         vision_encoder: Vision encoder: a folder or a repository of the hub (CLIP, SigLIP or DINOv2).
         pooling: Tokens of a frame: "grid" is 5 of them, "all" all (50 of CLIP ViT-B/32, which VidMuse reads).
         aspect: How a frame becomes a square; vidmuse takes VidMuse's own frames and filter, from full-size frames.
-        codec: Codec of the music (EnCodec): a folder or a repository of the hub.
+        codec: Codec of the music (EnCodec): a folder or a repository of the hub; v2m-score-1 reads the MIDI file beside
+            each video instead of its sound.
         text_encoder: Text encoder (T5): a folder or a repository of the hub.
         stereo: Whether left and right are encoded each by itself, as MusicGen's stereo models have them: twice the
             codebooks.

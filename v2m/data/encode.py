@@ -6,7 +6,7 @@ L text tokens, D their dimension.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -17,7 +17,8 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from v2m.analysis.visual_events import EVENT_CHANNELS, visual_event_features
-from v2m.checkpoints.components import REQUIRED_FILES
+from v2m.checkpoints.codec import load_codec
+from v2m.checkpoints.components import REQUIRED_FILES, Component
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.prompts import build_prompt
 from v2m.core.protocols import Codec, Tagger, TextEncoder, VisionEncoder
@@ -30,9 +31,12 @@ from v2m.data.writer import Arrays, EncodedSample
 from v2m.media import audio, video
 from v2m.media.video import Limits
 from v2m.pretrained import weights
-from v2m.pretrained.codecs import encodec
+from v2m.pretrained.codecs.base import InterleavedStereoCodec
+from v2m.pretrained.codecs.score import ScoreCodec
 from v2m.pretrained.text import T5TextEncoder
 from v2m.pretrained.vision import FrozenVisionEncoder, long_term_frame_times, window_frame_times
+from v2m.sketch.notation.midi_file import read_midi
+from v2m.sketch.notation.score import Score
 
 if TYPE_CHECKING:
     from v2m.pretrained.demucs import Demucs
@@ -41,6 +45,9 @@ BLOCK_S = 0.1  # duration of a block of audio that is silent or not
 SILENCE_RMS = 1e-3  # −60 dBFS
 MIN_BRIGHTNESS_RANGE = 0.02  # that a still image does not reach
 FRAMES_PER_READ = 256  # bounds the decoded frames in memory
+
+
+EncodeMusic = Callable[[Meta], torch.Tensor]  # a segment → codes (K, T)
 
 
 class FilteredOutError(Exception):
@@ -64,15 +71,17 @@ class SampleEncoder:
 
     @classmethod
     def load(cls, config: PrepareConfig, tagger: Tagger, device: torch.device) -> SampleEncoder:
-        """Load the encoders. Raise DependencyError, or UsageError for `stereo` with a stereo codec."""
+        """Load the encoders. Raise DependencyError, or UsageError for what the codec cannot do."""
         folders = {kind: fetch_component(name, kind).folder for kind, name in component_names(config).items()}
         vision_encoder = FrozenVisionEncoder.load(
             folders["vision_encoder"], device, name=config.vision_encoder, pooling=config.pooling, aspect=config.aspect
         )
-        codec: Codec = encodec.load_encodec(folders["codec"], device)
+        codec = load_codec(Component(config.codec, folders.get("codec")), device)
+        if isinstance(codec, ScoreCodec) and config.vocals == "remove":
+            raise UsageError("scores have no voices to remove: leave out `vocals`")
         if config.stereo and codec.spec.channels != 1:
             raise UsageError(f"the codec {config.codec!r} is stereo by itself: leave out `stereo`")
-        codec = encodec.InterleavedStereoCodec(codec) if config.stereo else codec
+        codec = InterleavedStereoCodec(codec) if config.stereo else codec
         separator = None
         if "separator" in folders:
             from v2m.pretrained.demucs import Demucs
@@ -111,8 +120,7 @@ class SampleEncoder:
         try:
             clip = video.open(source.video, Limits(duration=max(config.max_duration_s, Limits.duration)))
             check_duration(clip.duration, config)
-            music = self._load_music(source, clip)
-            duration = min(clip.duration, samples_to_seconds(len(music), music.sample_rate))
+            duration, encode_music = self._open_music(source, clip)
             check_duration(duration, config)
             check_motion(clip.visual_features(), config)
             tags = self._tag(source, clip)
@@ -127,13 +135,38 @@ class SampleEncoder:
         for number, (start, seconds) in enumerate(segments):
             key = f"{source.key}_{number:04d}"
             meta = Meta(key, source.name, start, seconds, clip.duration, tags.to_dict(), prompt)
-            yield meta, self._encode_segment(clip, music, meta) | {LONG_TERM: long_term, TEXT: text}
+            yield meta, self._encode_segment(clip, encode_music, meta) | {LONG_TERM: long_term, TEXT: text}
 
-    def _encode_segment(self, clip: Video, music: Audio, meta: Meta) -> Arrays:
-        config, rate = self.config, music.sample_rate
-        first = seconds_to_samples(meta.start, rate)
-        wave = music.samples[:, first : first + seconds_to_samples(meta.duration, rate)]
-        codes = self.codec.encode(torch.from_numpy(np.ascontiguousarray(wave))[None])[0]  # (K, T)
+    def _open_music(self, source: VideoSource, clip: Video) -> tuple[float, EncodeMusic]:
+        """Return the seconds of video with music, and the encoder of its segments."""
+        if isinstance(self.codec, ScoreCodec):
+            all_codes = self.codec.encode(self._load_score(source, clip))[0]
+
+            def cut_codes(meta: Meta) -> torch.Tensor:
+                first = codec_frames(meta.start, self.codec.spec.frame_rate)
+                return all_codes[:, first : first + codec_frames(meta.duration, self.codec.spec.frame_rate)]
+
+            return clip.duration, cut_codes
+        music = self._load_music(source, clip)
+        rate = music.sample_rate
+
+        def encode_sound(meta: Meta) -> torch.Tensor:
+            first = seconds_to_samples(meta.start, rate)
+            wave = music.samples[:, first : first + seconds_to_samples(meta.duration, rate)]
+            return self.codec.encode(torch.from_numpy(np.ascontiguousarray(wave))[None])[0]
+
+        return min(clip.duration, samples_to_seconds(len(music), rate)), encode_sound
+
+    def _load_score(self, source: VideoSource, clip: Video) -> Score:
+        """Return the score of the MIDI file beside the video, as long as the video."""
+        if source.score is None:
+            raise FilteredOutError("no_score", "there is no MIDI file of the same name beside it")
+        score = read_midi(source.score)
+        check_overlap(clip.duration, score.duration, self.config)
+        return read_midi(source.score, clip.duration)
+
+    def _encode_segment(self, clip: Video, encode_music: EncodeMusic, meta: Meta) -> Arrays:
+        config, codes = self.config, encode_music(meta)  # (K, T)
         aspect, frame_rate = self.vision_encoder.aspect, config.video_frame_rate
         times = window_frame_times(clip, aspect, meta.start, meta.duration, frame_rate)
         try:
@@ -192,7 +225,9 @@ class SampleEncoder:
 
 
 def component_names(config: PrepareConfig) -> dict[str, str]:
-    names = {"vision_encoder": config.vision_encoder, "codec": config.codec, "text_encoder": config.text_encoder}
+    """Return the models that have to be fetched."""
+    names = {"vision_encoder": config.vision_encoder, "text_encoder": config.text_encoder}
+    names |= {} if Component(config.codec).is_built_in else {"codec": config.codec}
     return names | ({"separator": config.separator} if config.vocals == "remove" else {})
 
 

@@ -21,6 +21,8 @@ from v2m.media.video import VIDEO_SUFFIXES
 
 LIST_SUFFIXES = (".jsonl", ".json")
 TAGS_SUFFIX = ".tags.json"
+SCORE_SUFFIXES = (".mid", ".midi")
+COMPANION_SUFFIXES = (*AUDIO_SUFFIXES, TAGS_SUFFIX, *SCORE_SUFFIXES)
 MAX_PROBLEMS = 3  # that one message names
 
 
@@ -33,10 +35,12 @@ class VideoSource:
     video: Path
     audio: Path | None = None  # replaces its own audio
     tags: Path | None = None  # JSON of known fields of `v2m.core.types.Tags`
+    score: Path | None = None  # a MIDI file of its music
 
     def file_state(self) -> list[Any]:
         """Return size and modification time of each file, by which a change is noticed."""
-        return [_file_state(path) for path in (self.video, self.audio, self.tags)]
+        files = (self.video, self.audio, self.tags, *([] if self.score is None else [self.score]))
+        return [_file_state(path) for path in files]
 
 
 def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
@@ -69,21 +73,22 @@ def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
     for video, name in names.items():
         if video.parent not in companions:
             companions[video.parent] = _find_companions(video.parent)
-        own = {suffix: companions[video.parent].get((video.stem, suffix)) for suffix in (*AUDIO_SUFFIXES, TAGS_SUFFIX)}
+        own = {suffix: companions[video.parent].get((video.stem, suffix)) for suffix in COMPANION_SUFFIXES}
+        score = next((own[suffix] for suffix in SCORE_SUFFIXES if own[suffix]), None)
         audio = audio_files[video] or next((own[suffix] for suffix in AUDIO_SUFFIXES if own[suffix]), None)
         key = _make_key(name, num_seen[name])
-        sources.append(VideoSource(name, key, video, audio, own[TAGS_SUFFIX]))
+        sources.append(VideoSource(name, key, video, audio, own[TAGS_SUFFIX], score))
         num_seen[name] += 1
     return sources
 
 
 def _find_companions(folder: Path) -> dict[tuple[str, str], Path]:
-    """Return sound and tags files of a folder by the stem of their video and their suffix in lower case."""
+    """Return the files that belong to videos, by the stem of the video and their suffix in lower case."""
     companions = {}
     for path in (
         sorted(folder.iterdir()) if folder.is_dir() else ()
     ):  # a suffix in lower case, which is written last, goes before others
-        for suffix in (*AUDIO_SUFFIXES, TAGS_SUFFIX):
+        for suffix in COMPANION_SUFFIXES:
             if path.name.lower().endswith(suffix) and path.is_file():
                 companions[path.name[: -len(suffix)], suffix] = path
     return companions

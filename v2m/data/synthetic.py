@@ -1,8 +1,8 @@
 """Synthetic training clips whose music follows the picture: `v2m synthesize OUT`.
 
 The pictures are animated; the music is what HeuristicTagger and Sketch make of them, with a drum on each cut and a
-cymbal on each flash, so that tempo, mode, instruments and timing are learnable. H height, W width of a frame; N
-samples.
+cymbal on each flash, so that tempo, mode, instruments and timing are learnable. Beside the sound is Sketch's score as
+MIDI, from which `v2m prepare --codec v2m-score-1` makes codes. H height, W width of a frame; N samples.
 """
 
 from __future__ import annotations
@@ -125,12 +125,13 @@ def add_percussion(music: Floats, scene: Scene, sample_rate: int) -> Floats:
 
 
 def make_clip(out: Path, number: int, seconds: float, seed: int) -> bool:
-    """Write `NNNNN.mp4`, `NNNNN.wav` and, last, `NNNNN.tags.json`; return False where they exist already."""
+    """Write a clip, its sound, its score and, last, its tags; return False where they exist already."""
     from v2m.generators.sketch import Sketch
     from v2m.media import audio, video
     from v2m.taggers.heuristic import HeuristicTagger
 
-    video_path, audio_path, tags_path = (out / f"{number:05d}{suffix}" for suffix in (".mp4", ".wav", ".tags.json"))
+    suffixes = (".mp4", ".wav", ".mid", ".tags.json")
+    video_path, audio_path, score_path, tags_path = (out / f"{number:05d}{suffix}" for suffix in suffixes)
     if tags_path.is_file():
         return False
     scene = sample_scene(seed * 1_000_003 + number, seconds)
@@ -140,6 +141,9 @@ def make_clip(out: Path, number: int, seconds: float, seed: int) -> bool:
     soundtrack = Sketch(sample_rate=SAMPLE_RATE).generate(clip, tags, scene.seed)
     mono = add_percussion(soundtrack.audio.samples.mean(axis=0), scene, SAMPLE_RATE)
     audio.save(Audio(mono[None].astype(np.float32), SAMPLE_RATE), audio_path)
+    assert soundtrack.midi is not None, "Sketch writes MIDI"
+    with atomic_write(score_path) as file:
+        file.write(soundtrack.midi)
     with atomic_write(tags_path) as file:
         file.write(json.dumps(tags.to_dict(), ensure_ascii=False).encode() + b"\n")
     return True

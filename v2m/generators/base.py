@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
 from v2m.core.lazy_model import LazyModel
 from v2m.core.progress import sub_progress
 from v2m.core.protocols import MusicGenerator
 from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
+
+SCORE_CAPABILITIES = frozenset({"midi", "stems"})  # of a language model that writes scores
 
 
 class GeneratorBase:
@@ -17,7 +20,7 @@ class GeneratorBase:
     A plug-in may inherit from this class or only have `generate`; `as_generator` wraps the latter.
     """
 
-    capabilities: ClassVar[frozenset[str]] = frozenset()
+    capabilities: frozenset[str] = frozenset()
     """Out of "stems", "midi", "vocals" and the fields of `Controls`; a request beyond it is refused first."""
     weights: tuple[WeightsInfo, ...] = ()
     """Models that took part, for the sidecar."""
@@ -89,6 +92,14 @@ class ModelGenerator(GeneratorBase):
         self._device, self._keep_loaded = device, keep_loaded
         self._engine: LazyModel[Any] = LazyModel(self._load, oom_hint)
         self.weights: tuple[WeightsInfo, ...] = ()
+
+    def _add_capabilities(self, model: str) -> None:
+        """Add those of scores where the folder `model` holds a language model that writes them."""
+        if Path(model).expanduser().is_dir():
+            from v2m.checkpoints.load import has_score_codec
+
+            if has_score_codec(Path(model).expanduser()):
+                self.capabilities |= SCORE_CAPABILITIES
 
     def _load(self) -> Any:
         """Load the model; torch is imported here and not before."""

@@ -7,7 +7,7 @@ import torch
 from v2m.checkpoints import V2M
 from v2m.core.errors import UsageError
 from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
-from v2m.generators.base import GeneratorBase
+from v2m.generators.base import SCORE_CAPABILITIES, GeneratorBase
 from v2m.generators.musicgen_engine import MusicGenEngine
 from v2m.generators.options import LMPrecision, WindowOptions
 from v2m.generators.vidmuse_engine import VideoMusicEngine, VisualFrontend
@@ -48,6 +48,8 @@ class InMemoryGenerator(GeneratorBase):
             )
         frontend = VisualFrontend.load(model, name, device) if uses_video else None
         self._engine = MusicGenEngine.from_model(model, name, device, precision, keep_model=True)
+        if self._engine.writes_scores:
+            self.capabilities = SCORE_CAPABILITIES
         self._video_engine = None if frontend is None else VideoMusicEngine(model, self._engine, frontend, device)
 
     @property
@@ -66,5 +68,5 @@ class InMemoryGenerator(GeneratorBase):
     ) -> Soundtrack:
         """Generate music of exactly `video.duration` at the codec's rate; deterministic on one machine."""
         if self._video_engine is not None:
-            return self._video_engine.generate(video, tags, self._options, seed=seed, progress=progress)
-        return self._engine.generate(video, tags, None, self._options, seed=seed, progress=progress)
+            return self._video_engine.generate(video, tags, self._options, seed=seed, stems=stems, progress=progress)
+        return self._engine.generate(video, tags, None, self._options, seed=seed, stems=stems, progress=progress)

@@ -75,6 +75,7 @@ class MusicGen(ModelGenerator):
             raise UsageError("video_cfg_scale has no effect on this generator, which takes no video: give cfg_scale")
         self.model, self.options = model, WindowOptions(sampling or SamplingConfig(), window, stride)
         self.options.check_overlap()
+        self._add_capabilities(model)
         self.precision: LMPrecision | None = precision or ("int8" if low_memory else None)
         self.decoder: DecoderName = decoder
         self._separator: WeightsInfo | None = None  # of the melody's stems
@@ -128,8 +129,9 @@ class MusicGen(ModelGenerator):
                 facts |= {"eval_q": encoder.num_quantizers(style.eval_q), "cfg_scale": self.options.sampling.cfg_scale}
                 facts |= {"cfg_beta": self.options.sampling.cfg_beta}
             soundtrack = engine.generate(
-                video, tags, melody, self.options, seed=seed, style=condition, use_text=self.use_text, progress=progress
-            )
+                video, tags, melody, self.options, seed=seed, style=condition, use_text=self.use_text, stems=stems,
+                progress=progress,
+            )  # fmt: skip
         metadata = {"melody": path, "melody_source": source, "style_reference": facts or None}
         return replace(soundtrack, metadata={**soundtrack.metadata, **metadata})
 

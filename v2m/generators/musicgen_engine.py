@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from v2m.checkpoints import V2M
+from v2m.checkpoints.codec import load_codec
 from v2m.core import prompts
 from v2m.core.audio_ops import loop_samples, peak_excess
 from v2m.core.errors import DependencyError, UsageError
@@ -32,7 +33,8 @@ from v2m.models.lora import merged_weights
 from v2m.models.style_conditioner import StyleConditioner
 from v2m.pretrained.audiocraft import MultiBandCodec
 from v2m.pretrained.chroma import Chroma
-from v2m.pretrained.codecs import encodec
+from v2m.pretrained.codecs.base import EnCodec, InterleavedStereoCodec
+from v2m.pretrained.codecs.score import ScoreCodec
 from v2m.pretrained.text import T5TextEncoder
 
 PROGRESS_SHARES = (0.02, 0.95)  # share of the work at which decoding of the LM begins and ends
@@ -92,14 +94,18 @@ class MusicGenEngine:
         """Build the engine of a loaded model; without `with_text` for `generate_from_branches` alone."""
         text_encoder = _load_text_encoder(model, name, device) if with_text and model.config.uses_text else None
         component = model.component("codec")
-        assert component.folder is not None, "a component that was asked for has been fetched"
-        codec: Codec = encodec.load_encodec(component.folder, device, config=component.config, state=component.state)
+        codec = load_codec(component, device)
         if decoder == "multiband":
+            if not isinstance(codec, EnCodec):
+                raise UsageError(f"{name!r} writes scores, which a SoundFont plays: leave out `generator.decoder`")
             codec = MultiBandCodec.load(codec, device)
             model.weights = (*model.weights, codec.weights)
-        codec = encodec.InterleavedStereoCodec(codec) if model.config.lm.channels == 2 else codec
+        codec = InterleavedStereoCodec(codec) if model.config.lm.channels == 2 else codec
         model.check_codec(codec.spec)
-        chroma = None if model.config.num_chroma is None else Chroma.load(component.folder)
+        chroma = None
+        if model.config.num_chroma is not None:
+            assert component.folder is not None, "a model that follows a melody has files"
+            chroma = Chroma.load(component.folder)
         return cls(model, text_encoder, codec, chroma, device=device, precision=precision, keep_model=keep_model)
 
     def with_decoder(self, decoder: Decoder) -> MusicGenEngine:
@@ -107,6 +113,11 @@ class MusicGenEngine:
         engine = copy(self)
         engine._decoder = decoder
         return engine
+
+    @property
+    def writes_scores(self) -> bool:
+        """True where soundtracks have MIDI and stems."""
+        return isinstance(self.codec, ScoreCodec)
 
     @property
     def supports_melody(self) -> bool:
@@ -134,6 +145,7 @@ class MusicGenEngine:
         seed: int,
         style: Condition | None = None,
         use_text: bool = True,
+        stems: bool = False,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
         """Generate music of exactly `video.duration`, (C, N) at the codec's rate; `seed` decides it.
@@ -152,7 +164,9 @@ class MusicGenEngine:
             chroma = self._encode_melody(melody, start, end)
             return self.model.cfg_branches(options.sampling, text=text, melody=chroma, negative=negative, style=style)
 
-        soundtrack = self.generate_from_branches(video.duration, branches, options, seed=seed, progress=progress)
+        soundtrack = self.generate_from_branches(
+            video.duration, branches, options, seed=seed, tags=tags, stems=stems, progress=progress
+        )
         metadata = {"prompt": prompt, "negative_prompt": negative_prompt, **soundtrack.metadata}
         return replace(soundtrack, metadata=metadata)
 
@@ -164,9 +178,14 @@ class MusicGenEngine:
         options: WindowOptions,
         *,
         seed: int,
+        tags: Tags | None = None,
+        stems: bool = False,
         progress: ProgressFn | None = None,
     ) -> Soundtrack:
-        """Generate music of `duration`; `branches(start, end)` condition the codec frames in that range."""
+        """Generate music of `duration`; `branches(start, end)` condition the codec frames in that range.
+
+        A score is played by the instruments of `tags`; it has MIDI, and with `stems` its stems.
+        """
         progress = progress or ignore_progress
         progress(0.0)
         decoder, rate = self._get_decoder(), self.codec.spec.frame_rate
@@ -177,12 +196,17 @@ class MusicGenEngine:
             seeds=[seed], progress=sub_progress(progress, *PROGRESS_SHARES),
         )  # fmt: skip
         elapsed = time.perf_counter() - start_time
-        wave = decode_codes(self.codec, codes, seconds_to_samples(duration, self.codec.spec.sample_rate))
+        if isinstance(self.codec, ScoreCodec):
+            soundtrack = self.codec.render(codes[0].cpu().numpy(), duration, tags, seed, stems=stems)
+        else:
+            wave = decode_codes(self.codec, codes, seconds_to_samples(duration, self.codec.spec.sample_rate))
+            soundtrack = Soundtrack(audio=Audio(wave, self.codec.spec.sample_rate))
         progress(1.0)
         plan = windows.plan_windows(frames, window, stride)
-        return Soundtrack(
-            audio=Audio(wave, self.codec.spec.sample_rate),
+        return replace(
+            soundtrack,
             metadata={
+                **soundtrack.metadata,
                 "windows": [[samples_to_seconds(start, rate), samples_to_seconds(end, rate)] for start, end, _ in plan],
                 "window_seeds": [windows.window_seed(seed, index) for index in range(len(plan))],
                 "precision": decoder.precision,

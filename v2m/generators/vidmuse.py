@@ -57,6 +57,7 @@ class VidMuse(ModelGenerator):
         self.fast_frames = fast_frames
         self.model, self.options = model, WindowOptions(sampling or SamplingConfig(), window, stride)
         self.options.check_overlap()
+        self._add_capabilities(model)
         self.precision: LMPrecision | None = precision or ("int8" if low_memory else None)
         self.decoder: DecoderName = decoder
 
@@ -82,7 +83,7 @@ class VidMuse(ModelGenerator):
         """Generate music of exactly `video.duration` at the codec's rate; deterministic on one machine."""
         self.prepare(tags, controls or Controls())
         with self._engine.model() as engine:
-            return engine.generate(video, tags, self.options, seed=seed, progress=progress)
+            return engine.generate(video, tags, self.options, seed=seed, stems=stems, progress=progress)
 
     def _load(self) -> Any:
         from v2m.generators.vidmuse_engine import VideoMusicEngine

@@ -144,7 +144,14 @@ class VideoMusicEngine:
 
     @torch.inference_mode()
     def generate(
-        self, video: Video, tags: Tags, options: WindowOptions, *, seed: int, progress: ProgressFn | None = None
+        self,
+        video: Video,
+        tags: Tags,
+        options: WindowOptions,
+        *,
+        seed: int,
+        stems: bool = False,
+        progress: ProgressFn | None = None,
     ) -> Soundtrack:
         """Generate music of exactly `video.duration`; arguments as of `MusicGenEngine.generate`."""
         model, rate = self._music_engine.place_model(), self._music_engine.codec.spec.frame_rate
@@ -167,7 +174,7 @@ class VideoMusicEngine:
             return model.cfg_branches(options.sampling, text=text, video=condition, negative=negative)
 
         soundtrack = self._music_engine.generate_from_branches(
-            video.duration, branches, options, seed=seed, progress=progress
+            video.duration, branches, options, seed=seed, tags=tags, stems=stems, progress=progress
         )
         metadata = {
             "prompt": prompt,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -46,6 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     isolate(HOME)  # once more: some modules set variables when they are imported
+    gc.collect()
+    gc.freeze()  # else each collection, of which a model's release is one, would look through all that was imported
 
 
 def pytest_unconfigure() -> None:

@@ -34,6 +34,16 @@ def test_key_is_that_of_the_notes_whatever_their_tuning(cents: int) -> None:
     assert estimate_key(Audio(0.05 * np.concatenate(parts)[None].astype(np.float32), 32000)) == (9, "minor")
 
 
+@pytest.mark.parametrize("tonic", [0, 5])
+def test_key_of_a_song_is_not_its_relative(tonic: int) -> None:
+    """I iii vi IV: two of four chords are those of the relative minor, and its tonic sounds in three."""
+    parts = []
+    for chord in ((0, 4, 7), (4, 7, 11), (9, 0, 4), (5, 9, 0)) * 2:
+        pitches = (36 + (chord[0] + tonic) % 12, *(54 + (pitch + tonic - 54) % 12 for pitch in chord))
+        parts.append(sum(sawtooth(midi, 1.0, 32000) for midi in pitches) * np.exp(-np.arange(32000) / 32000))
+    assert estimate_key(Audio(0.05 * np.concatenate(parts)[None].astype(np.float32), 32000)) == (tonic, "major")
+
+
 def test_silence_and_the_shortest_audio_have_no_notes() -> None:
     assert not note_activations(Audio(np.zeros((2, 48000), np.float32), 48000)).any()
     assert estimate_key(Audio(np.zeros((1, 1), np.float32), 48000)) is None

@@ -19,8 +19,9 @@ KEY_PROFILES = {
 BASS_RANGE = (48, 64), (1.0, 0.0)  # MIDI notes, and how much they count there; linear between
 TREBLE_RANGE = (44, 56, 88, 100), (0.0, 1.0, 1.0, 0.0)
 TONIC_WEIGHT = 0.5  # of the tonic's share of the bass, against a correlation
-TRIAD_WEIGHT = 1.0
-NETWORK_WEIGHT = 0.3  # of the logarithm of the network's probability
+TRIAD_WEIGHT = 6.0  # of shares, which differ less from key to key than correlations do
+FIRST_TRIAD_WEIGHT = 0.6  # of the tonic's triad among those of the first FIRST_SPANS spans
+NETWORK_WEIGHT = 0.15  # of the logarithm of the network's probability
 # How much a triad speaks for a key, by its root's interval above the tonic and its mode
 TRIADS: Mapping[str, Mapping[tuple[int, str], float]] = {
     "major": {
@@ -34,6 +35,7 @@ TRIADS: Mapping[str, Mapping[tuple[int, str], float]] = {
 }
 TRIAD_FRAMES = 5  # of notes, 0.93 s, over which a triad is judged
 TRIAD_ROOT_WEIGHT, TRIAD_SHARPNESS = 0.3, 8.0
+FIRST_SPANS = 4  # of TRIAD_FRAMES each, silent ones apart
 TEMPO_MULTIPLES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 
 
@@ -41,7 +43,7 @@ def estimate_key(audio: Audio) -> Key | None:
     """Return the key that fits the piece best; None for silence.
 
     Scored are the correlation of profile and pitch classes, the triads that belong to the key, the tonic's share of the
-    bass, and S-KEY's probability. How the weights were chosen: `bench/README.md`, `key_pieces.py`.
+    bass, the first chord, and S-KEY's probability.
     """
     notes = note_activations(audio)
     midi = np.arange(LOWEST, HIGHEST + 1)
@@ -50,7 +52,10 @@ def estimate_key(audio: Audio) -> Key | None:
     if classes.std() < 1e-9:
         return None
     tonic_share = bass_classes / max(float(bass_classes.sum()), 1e-9)
-    triads = _triad_shares(bass, treble)
+    spans = _triad_shares(bass, treble)
+    triads = dict(zip(KEY_PROFILES, np.split(spans.mean(axis=0), 2), strict=True))
+    sounding = spans[spans.any(axis=1)]
+    first = dict(zip(KEY_PROFILES, np.split(sounding[:FIRST_SPANS].mean(axis=0), 2), strict=True))
     network = dict(zip(KEY_PROFILES, np.log(key_probabilities(audio)), strict=True))
 
     def fit(key: Key) -> float:
@@ -58,8 +63,9 @@ def estimate_key(audio: Audio) -> Key | None:
         correlation = np.corrcoef(classes, np.roll(KEY_PROFILES[mode], tonic))[0, 1]
         weights = TRIADS[mode].items()
         degrees = sum(weight * triads[of][(tonic + interval) % 12] for (interval, of), weight in weights)
-        from_notes = correlation + TONIC_WEIGHT * tonic_share[tonic] + TRIAD_WEIGHT * degrees
-        return float(from_notes + NETWORK_WEIGHT * network[mode][tonic])
+        from_triads = TRIAD_WEIGHT * degrees + FIRST_TRIAD_WEIGHT * first[mode][tonic]
+        from_network = NETWORK_WEIGHT * network[mode][tonic]
+        return float(correlation + TONIC_WEIGHT * tonic_share[tonic] + from_triads + from_network)
 
     return max(((tonic, mode) for mode in KEY_PROFILES for tonic in range(12)), key=fit)
 
@@ -69,8 +75,8 @@ def _pitch_classes(notes: Floats) -> Floats:
     return np.asarray(notes @ np.eye(12)[np.arange(LOWEST, HIGHEST + 1) % 12])
 
 
-def _triad_shares(bass: Floats, treble: Floats) -> dict[str, Floats]:
-    """Return, by mode, the (12,) soft share of the time that a triad on each pitch class sounds."""
+def _triad_shares(bass: Floats, treble: Floats) -> Floats:
+    """(spans, 24) soft shares of the major triads from C on, then of the minor ones; 0 in silence."""
     spans = max(1, len(bass) // TRIAD_FRAMES)
     bass, treble = (np.stack([part.mean(axis=0) for part in np.array_split(x, spans)]) for x in (bass, treble))
     classes = bass + treble
@@ -81,8 +87,7 @@ def _triad_shares(bass: Floats, treble: Floats) -> dict[str, Floats]:
         triad = [np.roll(classes, -interval, axis=1) for interval in (0, third, 7)]  # of each pitch class as the root
         fits.append(sum(triad) / np.sqrt(3) + TRIAD_ROOT_WEIGHT * root_share)
     odds = np.exp(TRIAD_SHARPNESS * np.concatenate(fits, axis=1)) * classes.any(axis=1, keepdims=True)
-    shares = (odds / np.maximum(odds.sum(axis=1, keepdims=True), 1e-9)).mean(axis=0)
-    return {"major": shares[:12], "minor": shares[12:]}
+    return odds / np.maximum(odds.sum(axis=1, keepdims=True), 1e-9)
 
 
 def key_score(estimate: Key, reference: Key) -> float:

@@ -67,6 +67,7 @@ class _VoiceDecoder:
         self._sounding: dict[int, list[int]] = {}
         self._before: dict[int, list[int]] = {}  # tones that the last start may hold on
         self._recent: list[list[int]] = []  # attacks that a velocity is for
+        self._joined: list[list[int]] = []  # attacks since the last join
         self._start = self._join = -SPELL_FRAMES
 
     def decode(self, row: list[int]) -> list[ScoreNote]:
@@ -91,7 +92,9 @@ class _VoiceDecoder:
         if entry == vocab.REST:
             self._end_all(frame)
             self._start = self._join = -SPELL_FRAMES
-        elif vocab.LEVEL <= entry < vocab.NUM_ENTRIES:
+        elif vocab.EARLIER <= entry < vocab.NUM_ENTRIES:
+            self._move_join(entry - vocab.EARLIER + 1)
+        elif vocab.LEVEL <= entry < vocab.EARLIER:
             self._velocity = vocab.level_velocity(entry - vocab.LEVEL)
             if frame - max(self._start, self._join) <= SPELL_FRAMES:
                 for note in self._recent:
@@ -107,7 +110,7 @@ class _VoiceDecoder:
             self._recent, self._start, self._join = [], frame, -SPELL_FRAMES
             self._attack(frame, pitch)
         elif kind == vocab.JOIN:
-            self._join = frame
+            self._join, self._joined = frame, []
             self._attack(frame, pitch)
         else:
             time = self._join if kind == vocab.JOIN_WITH and self._join >= 0 else self._start
@@ -115,6 +118,16 @@ class _VoiceDecoder:
                 self._before.pop(pitch, None)
             if time >= 0 and frame - max(self._start, self._join) <= SPELL_FRAMES:
                 self._attack(time, pitch)
+
+    def _move_join(self, frames: int) -> None:
+        """Move the tones of the last join earlier, at most to the last start."""
+        if self._join < 0:
+            return
+        moved = max(self._join - frames, self._start, 0)
+        for note in self._joined:
+            if note[0] == self._join:
+                note[0] = moved
+        self._join = moved
 
     def _attack(self, frame: int, pitch: int) -> None:
         held = self._before.pop(pitch, None)
@@ -129,6 +142,7 @@ class _VoiceDecoder:
             self._end(next(iter(self._sounding)), frame)
         note = [frame, frame, pitch, self._velocity]
         self._notes.append(note)
+        self._joined.append(note)
         self._recent.append(note)
         self._sounding[pitch] = note
 

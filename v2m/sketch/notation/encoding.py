@@ -168,36 +168,23 @@ class _Writer:
         self.row, self.losses, self.level = row, losses, vocab.DEFAULT_LEVEL
 
     def write(self, gesture: list[_Attack], following: int) -> None:
-        """Write one gesture, which must end before frame `following`.
-
-        A tone that waits when the next join comes goes to the nearer of start and join.
-        """
-        start, joins = gesture[0], {attack.frame: attack for attack in gesture[1:]}
+        """Write one gesture, which must end before frame `following`."""
+        start = gesture[0]
         if start.rest_before and start.frame and self.row[start.frame - 1] == vocab.HOLD:
             self.row[start.frame - 1] = vocab.REST
-        self.row[start.frame] = vocab.pitch_entry(vocab.START, start.tones[0][0])
-        with_start = [pitch for pitch, _ in start.tones[1:]]
-        with_join = [pitch for pitch, _ in start.again]
-        join_frame, level = start.frame, self._new_level(start)
-        end = max(attack.end for attack in gesture)
-        for frame in range(start.frame + 1, following):
-            if frame in joins:
-                pitches = [pitch for pitch, _ in joins[frame].tones]
-                is_near_start = join_frame - start.frame <= frame - join_frame
-                for pitch in with_join:
-                    (with_start if is_near_start else pitches).append(pitch)
-                level = level if level is not None else self._new_level(joins[frame])
-                self.row[frame] = vocab.pitch_entry(vocab.JOIN, pitches[0])
-                with_join, join_frame = pitches[1:], frame
-            elif with_join:
-                self.row[frame] = vocab.pitch_entry(vocab.JOIN_WITH, with_join.pop(0))
-            elif with_start:
-                self.row[frame] = vocab.pitch_entry(vocab.START_WITH, with_start.pop(0))
-            elif level is not None:
-                self.row[frame], self.level, level = vocab.LEVEL + level, level, None
-            elif frame < end:
-                self.row[frame] = vocab.HOLD
-        self.losses.no_room += len(with_start) + len(with_join)
+        instructions, num_left_out = _spell(gesture, following, exact=True)
+        if num_left_out:
+            instructions, num_left_out = _spell(gesture, following, exact=False)
+        self.losses.no_room += num_left_out
+        free = max(instructions) + 1
+        levels = [level for level in map(self._new_level, gesture) if level is not None]
+        if levels and free < following:
+            self.level = levels[0]
+            instructions[free] = vocab.LEVEL + self.level
+        end = min(max(attack.end for attack in gesture), following)
+        self.row[start.frame : end] = vocab.HOLD
+        for frame, entry in instructions.items():
+            self.row[frame] = entry
 
     def _new_level(self, attack: _Attack) -> int | None:
         """Return the level of the attack's tones where the current one is far from it."""
@@ -208,3 +195,34 @@ class _Writer:
         if abs(mean - vocab.level_velocity(self.level)) <= 0.75 * vocab.LEVEL_STEP:
             return None
         return vocab.level_entry(mean) - vocab.LEVEL
+
+
+def _spell(gesture: list[_Attack], following: int, *, exact: bool) -> tuple[dict[int, int], int]:
+    """Return the instructions of a gesture by frame, and how many tones lack one before `following`.
+
+    The tones of a join go before the next join. If `exact`, that one is then written late, and its time corrected.
+    Else it is on time, and tones that wait go to the nearer of the last start or join and this one.
+    """
+    start, joins = gesture[0], gesture[1:]
+    instructions = {start.frame: vocab.pitch_entry(vocab.START, start.tones[0][0])}
+    with_start, with_join = [tone[0] for tone in start.tones[1:]], [tone[0] for tone in start.again]
+    last, late = start.frame, 0
+    for frame in range(start.frame + 1, following):
+        is_due = bool(joins) and joins[0].frame <= frame
+        if late:
+            instructions[frame], late = vocab.earlier_entry(late), 0
+        elif is_due and not (exact and with_join):
+            join = joins.pop(0)
+            pitches = [tone[0] for tone in join.tones]
+            (with_start if last - start.frame <= join.frame - last else pitches).extend(with_join)
+            instructions[frame] = vocab.pitch_entry(vocab.JOIN, pitches[0])
+            with_join, last, late = pitches[1:], join.frame, frame - join.frame
+            if late > vocab.MAX_EARLIER:
+                break
+        elif with_join:
+            instructions[frame] = vocab.pitch_entry(vocab.JOIN_WITH, with_join.pop(0))
+        elif with_start:
+            instructions[frame] = vocab.pitch_entry(vocab.START_WITH, with_start.pop(0))
+        elif not joins:
+            break
+    return instructions, len(with_start) + len(with_join) + sum(len(join.tones) for join in joins) + bool(late)

@@ -35,7 +35,9 @@ NUM_PITCHES = HIGHEST - LOWEST + 1
 START, START_WITH, JOIN, JOIN_WITH = range(2, 2 + 4 * NUM_PITCHES, NUM_PITCHES)
 LEVEL = JOIN_WITH + NUM_PITCHES  # velocity of the tones just named and, until changed, of all that follow
 NUM_LEVELS, LEVEL_STEP = 16, 8
-NUM_ENTRIES = LEVEL + NUM_LEVELS  # of a voice; the meter uses the first 193
+EARLIER = LEVEL + NUM_LEVELS  # moves the tones of the last join 1 to `MAX_EARLIER` frames earlier
+MAX_EARLIER = 8
+NUM_ENTRIES = EARLIER + MAX_EARLIER  # of a voice; the meter uses the first 193
 CODEBOOK_SIZE = 384  # of all codebooks: the next multiple of 64
 DEFAULT_LEVEL = 9  # of a voice before its first instruction: velocity 76
 
@@ -75,6 +77,10 @@ def level_entry(velocity: float) -> int:
     return LEVEL + min(max(int(velocity) // LEVEL_STEP, 0), NUM_LEVELS - 1)
 
 
+def earlier_entry(frames: int) -> int:
+    return EARLIER + frames - 1
+
+
 def level_velocity(level: int) -> int:
     """Return the MIDI velocity in the middle of `level` 0–15."""
     return level * LEVEL_STEP + LEVEL_STEP // 2
@@ -96,8 +102,10 @@ def entry_name(codebook: str, entry: int) -> str:
         return f"beat {place[0] + 1}, phase {place[1]}/{BEAT_PHASES}"
     if entry in {REST, HOLD}:
         return "rest" if entry == REST else "hold"
+    if entry >= EARLIER:
+        return f"join {entry - EARLIER + 1} earlier" if entry < NUM_ENTRIES else "unused"
     if entry >= LEVEL:
-        return f"velocity {level_velocity(entry - LEVEL)}" if entry < NUM_ENTRIES else "unused"
+        return f"velocity {level_velocity(entry - LEVEL)}"
     instruction = parse_pitch(entry)
     assert instruction is not None, f"no entry {entry}"
     return f"{_PITCH_INSTRUCTIONS[instruction[0]]} {instruction[1]}"

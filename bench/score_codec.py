@@ -4,9 +4,9 @@
 
 A note comes back where one of its voice and pitch begins within 30 ms; each is matched once. Losses are counted by the
 reasons of `v2m.sketch.notation.encoding`: `doubled` (two strokes or tones of one pitch at one time in one voice),
-`no_room`, `folded`, `outside`. The last line is JSON: `onset_error_ms`, the largest of the notes that came back;
-`within_10_ms`, their share; `notes_equal`, the share of all notes that came back; `notes_equal_but_doubled`, the same
-without doubled ones; `false_notes`, the share of notes that were not in the score; `velocity_error`, the mean;
+`no_room`, `folded`, `outside`, `shortened`. The last line is JSON: `onset_error_ms`, the largest of the notes that came
+back; `within_10_ms`, their share; `notes_equal`, the share of all notes that came back; `notes_equal_but_doubled`, the
+same without doubled ones; `false_notes`, the share of notes that were not in the score; `velocity_error`, the mean;
 `end_error_ms`, the median; `beats_error_ms`, the largest.
 """
 
@@ -70,7 +70,7 @@ def main() -> None:
     for style in STYLES:
         errors, counts, beat_error = measure(style, args.seeds, args.seconds)
         onset = errors[:, 0]
-        lost = {name: counts[name] for name in ("doubled", "no_room", "folded", "outside") if counts[name]}
+        lost = {name: counts[name] for name in ("doubled", "no_room", "folded", "outside", "shortened") if counts[name]}
         print(
             f"{style:<15}{counts['notes']:>7}{counts['equal'] / counts['notes']:>9.4f}"
             f"{np.mean(onset <= 10.001):>9.4f}{onset.max():>8.1f}  {lost}"
@@ -89,7 +89,7 @@ def main() -> None:
         "end_error_ms": float(np.median(errors[:, 1])),
         "beats_error_ms": max(beat_errors),
     }
-    counts = {name: total[name] for name in ("notes", "doubled", "no_room", "folded", "outside")}
+    counts = {name: total[name] for name in ("notes", "doubled", "no_room", "folded", "outside", "shortened")}
     print(json.dumps({name: round(value, 4) for name, value in figures.items()} | counts))
 
 

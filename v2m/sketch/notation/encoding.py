@@ -8,6 +8,7 @@ held through in a pad, and those of a chord that is rolled or strummed.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,7 @@ from v2m.sketch.notation import vocabulary as vocab
 from v2m.sketch.notation.score import Score, ScoreNote
 
 ROLL_FRAMES = 6  # from the first to the last attack of a rolled or strummed chord
+SHORTENED_FRAMES = 5
 TIE_FRAMES = 4  # by which a tone must go on after an attack to be held through it
 
 
@@ -33,6 +35,7 @@ class Losses:
     folded: int = 0  # moved by octaves
     no_room: int = 0  # more tones than there are frames before the next attack
     outside: int = 0  # begins after the end
+    shortened: int = 0  # ends over 0.1 s early, at the next attack of its voice
 
     def to_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -104,11 +107,14 @@ def _encode_voice(voice: str, notes: Sequence[ScoreNote], count: int, losses: Lo
         seen.add((frame, pitch))
         sounding.append((max(0, frame), frame + 1 if is_drums else max(frame + 1, end), pitch, note.velocity))
     gestures = _tied_gestures(sounding) if is_tied else _gestures(sounding, is_drums)
+    starts = [gesture[0].frame for gesture in gestures] + [count]
+    if not is_tied:
+        ends = ((end, starts[bisect_right(starts, frame)]) for frame, end, *_ in sounding)
+        losses.shortened += sum(min(end, count) > following + SHORTENED_FRAMES for end, following in ends)
     row = np.full(count, vocab.REST, np.int64)
     writer = _Writer(row, losses)
-    for index, gesture in enumerate(gestures):
-        following = gestures[index + 1][0].frame if index + 1 < len(gestures) else count
-        writer.write(gesture, min(following, count))
+    for gesture, following in zip(gestures, starts[1:], strict=True):
+        writer.write(gesture, following)
     return row
 
 

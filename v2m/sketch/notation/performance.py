@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from v2m.core.types import Floats, Tags
 from v2m.sketch.compose.arrange import Piece
 from v2m.sketch.compose.harmony import ChordSpan, Key, parse_chord
 from v2m.sketch.compose.lead_sheet import LeadSheet, Note, Part, rng_for
-from v2m.sketch.compose.orchestration import HAND_PERCUSSION, orchestrate
+from v2m.sketch.compose.orchestration import HAND_PERCUSSION, HARP_PROGRAM, orchestrate
 from v2m.sketch.instruments import INSTRUMENTS, KITS, fit_octave
 from v2m.sketch.notation.score import Score, ScoreNote
 from v2m.sketch.notation.vocabulary import DRUM_VOICES, MAX_BEATS_PER_BAR, PITCHED_VOICES
@@ -22,7 +23,8 @@ from v2m.sketch.style import Layer, Style
 DEFAULT_TEMPO = 120.0  # of a score without meter
 MIN_BEAT_S, MAX_BEAT_S = 0.01, 3.0  # a longer beat is divided: MIDI has no tempo for it
 REGULAR_BAR = 4  # beats of the bars into which one of more than `MAX_BEATS_PER_BAR` is divided
-LOW_ACCENT_BELOW = 48  # pitch of an accent below which the low instrument of the accents plays
+LOW_ACCENT_BELOW = 48  # pitch below which the low instrument of the accents plays, at least an octave of its range
+RUN_GAP_S, MIN_RUN = 0.3, 5  # between the single tones of a run among the accents, which are at least so many
 # Krumhansl & Kessler (1982): how well each pitch class, from the tonic on, fits a key
 KEY_PROFILES = {
     "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
@@ -107,21 +109,43 @@ def _parts(score: Score, sheet: LeadSheet) -> list[Part]:
     parts: list[Part] = []
     for voice in PITCHED_VOICES:
         notes = score.voices.get(voice, ())
-        if voice != "accent":
+        if voice == "accent":
+            parts += _accent_parts(notes, sheet, layers[voice].programs[0])
+        else:
             parts.append(_part(layers[voice], notes, sheet))
-            continue
-        low = [note for note in notes if note.pitch < LOW_ACCENT_BELOW]
-        high = [note for note in notes if note.pitch >= LOW_ACCENT_BELOW]
-        accent = sheet.style.accent
-        programs = (accent.low_program, accent.high_program)
-        for group, program, level, pan in zip((low, high), programs, (-3.0, -6.0), (0.0, 0.2), strict=True):
-            spare = next((other for other in programs if other is not None), layers[voice].programs[0])
-            player = Layer("effects", "", (spare if program is None else program,), level_db=level, pan=pan)
-            parts.append(_part(player, group, sheet))
     strokes = [note for voice in DRUM_VOICES for note in score.voices.get(voice, ())]
     kit = sheet.style.kit or HAND_PERCUSSION
     drums = Part(KITS[kit.programs[0]], "drums", kit.programs[0], True, kit.level_db, notes=_notes(strokes, sheet))
     return [part for part in [*parts, drums] if part.notes]
+
+
+def _accent_parts(notes: tuple[ScoreNote, ...], sheet: LeadSheet, default_program: int) -> list[Part]:
+    """Return the low and the high accents, and in a style with glissandi the runs of the harp."""
+    accent = sheet.style.accent
+    spare = next((p for p in (accent.high_program, accent.low_program) if p is not None), default_program)
+    low, high = (spare if program is None else program for program in (accent.low_program, accent.high_program))
+    run = _runs(notes) if sheet.style.transition == "gliss" else set()
+    limit = max(LOW_ACCENT_BELOW, INSTRUMENTS[low][1] + 12)
+    groups = {
+        Layer("effects", "", (low,), level_db=-3): [n for n in notes if n.pitch < limit and n not in run],
+        Layer("effects", "", (high,), level_db=-6, pan=0.2): [n for n in notes if n.pitch >= limit and n not in run],
+        Layer("effects", "", (HARP_PROGRAM,), level_db=-9, pan=-0.3): sorted(run),
+    }
+    return [_part(layer, group, sheet) for layer, group in groups.items()]
+
+
+def _runs(notes: tuple[ScoreNote, ...]) -> set[ScoreNote]:
+    """Return the notes of runs: single tones in quick succession."""
+    runs: set[ScoreNote] = set()
+    current: list[ScoreNote] = []
+    times = Counter(note.onset for note in notes)
+    for note in sorted(notes):
+        is_single = times[note.onset] == 1
+        if not is_single or (current and note.onset - current[-1].onset > RUN_GAP_S):
+            runs |= set(current) if len(current) >= MIN_RUN else set()
+            current = []
+        current += [note] if is_single else []
+    return runs | (set(current) if len(current) >= MIN_RUN else set())
 
 
 def _players(style: Style) -> dict[str, Layer]:

@@ -10,7 +10,7 @@ The rule, for a line whose role is known (a part of Sketch, or a track that name
 A line takes the first free voice of its preference. Where all are taken it shares the last one.
 
 The role of any other line, in this order: MIDI channel 10 is drums; the programs of basses, contrabass and tuba are the
-bass, or else the lowest line of single tones below E3; of the other lines of single tones, the two whose tones lie
+bass, or else the lowest line of single tones below G3; of the other lines of single tones, the two whose tones lie
 highest are the melodies; programs of ensembles, choirs and pads, and chords held 0.8 s or more, are pads; the rest is
 harmony. A file without melody gets the highest line split: its highest tone at each time is the melody, and where there
 is no bass, the lowest tones of the lowest line are the bass.
@@ -33,7 +33,7 @@ PAD_PROGRAMS = frozenset({*range(48, 55), *range(88, 96)})
 CHORD_WINDOW_S = 0.03  # in which tones are of one chord
 SINGLE_SHARE = 0.9  # of a line's attacks that are single tones, from which it is one of single tones
 HELD_S = 0.8  # median length of the notes of a held line
-BASS_BELOW = 52  # mean pitch, E3
+BASS_BELOW = 55  # mean pitch, G3: between the basses and the tenors of a choir
 SHARED = {
     "melody": ("melody", "countermelody"),
     "bass": ("bass",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from tests.conftest import names
 from tests.media.audio_checks import decode_track, tone
 from v2m.core.errors import InvalidInputError
+from v2m.data.sources import discover_videos
 from v2m.media import video as videos
 from v2m.media.decoder_process import DecoderProcess
 from v2m.media.inventory import take_inventory
@@ -22,6 +24,7 @@ from v2m.media.mux import write_preview
 from v2m.media.video import DEFAULT_LIMITS, Limits
 from v2m.media.webp import read_animation
 from v2m.mixing.mixer import default_output, mix
+from v2m.pipeline.batch import find_videos
 
 DURATIONS = (100, 400, 100, 1000, 100, 300)  # ms
 STARTS = [0.0, 0.1, 0.5, 0.6, 1.6, 1.7]
@@ -142,6 +145,31 @@ def test_still_image_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="is a still image") as refused:
         videos.open(tmp_path / name)
     assert refused.value.reason == "image"
+
+
+@pytest.mark.parametrize("name", ["in.gif", "in.png"])
+def test_transparency_of_gif_and_apng_is_named_where_a_picture_has_any(name: str, tmp_path: Path) -> None:
+    """GIF's own use of it, for what a picture leaves of the one before, is none."""
+    clip = videos.open(write_animation(tmp_path / name))
+    clip.visual_features()
+    assert videos.current_warnings(clip) == ()
+    clip = videos.open(write_animation(tmp_path / name, alpha=True))
+    clip.visual_features()
+    assert videos.current_warnings(clip) == ("records_lost: transparency of the file is not read",)
+
+
+def test_folder_takes_animated_images_and_leaves_still_ones(tmp_path: Path) -> None:
+    """And leaves a camera's preview, which shows what the video beside it shows, and what is no file."""
+    expected = [write_animation(tmp_path / f"moving{suffix}") for suffix in (".AVIF", ".png", ".webp")]
+    for suffix in (".avif", ".png", ".webp"):
+        draw_frames()[0].save(tmp_path / f"still{suffix}")
+    for name in ("a.mp4", "a.LRV", ".hidden.png", "a.v2m.mp4"):
+        (tmp_path / name).write_bytes(expected[1].read_bytes())
+    (tmp_path / "folder.webp").mkdir()
+    os.mkfifo(tmp_path / "pipe.webp")
+    assert find_videos([tmp_path]) == sorted([tmp_path / "a.mp4", *expected])
+    assert [source.video for source in discover_videos([tmp_path])] == find_videos([tmp_path])
+    assert find_videos([tmp_path / "still.png"]) == [tmp_path / "still.png"]
 
 
 @pytest.mark.parametrize(("target", "alpha"), [(".mp4", False), (".mp4", True), (".mkv", True)])

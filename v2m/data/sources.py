@@ -17,7 +17,7 @@ from v2m.core.arguments import OneLineParser
 from v2m.core.errors import InvalidInputError, UsageError, error_text
 from v2m.core.types import Tags
 from v2m.media.audio import AUDIO_SUFFIXES
-from v2m.media.video import VIDEO_SUFFIXES
+from v2m.media.folder import FOLDER_SUFFIXES, is_folder_video
 
 LIST_SUFFIXES = (".jsonl", ".json")
 TAGS_SUFFIX = ".tags.json"
@@ -65,8 +65,7 @@ def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
             names.setdefault(video, name)
             audio_files.setdefault(video, audio)
     if not names:
-        suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
-        raise InvalidInputError("no_videos", f"{', '.join(map(str, inputs))}: no videos ({suffixes})")
+        raise InvalidInputError("no_videos", f"{', '.join(map(str, inputs))}: no videos ({FOLDER_SUFFIXES})")
     num_seen: Counter[str] = Counter()
     companions: dict[Path, dict[tuple[str, str], Path]] = {}
     sources = []
@@ -114,9 +113,8 @@ def _walk(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in VIDEO_SUFFIXES
+        if is_folder_video(path)
         and path.is_file()
-        and ".v2m" not in path.suffixes[-2:]
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from v2m.core.types import Pixels
 from v2m.media.ffmpeg import (
     AUDIO_FORMATS,
     VIDEO_FORMATS,
+    VIDEO_ONLY_FORMATS,
     has_discontinuous_clock,
     is_still_item,
     open_media,
@@ -134,6 +136,7 @@ class DecodeStats:
     num_frames: int = 0
     num_errors: int = 0
     num_corrupt: int = 0
+    is_transparent: bool = False  # of pictures that have to be encoded again, which loses that
     complete: bool = False
 
     @property
@@ -146,11 +149,20 @@ def decode_frames(container: InputContainer, stream: VideoStream, stats: DecodeS
     context = stream.codec_context
     context.thread_type, context.thread_count = ThreadType.AUTO, NUM_THREADS
     context.options = {"max_pixels": container.options["max_pixels"]}
-    for packet in video_packets(demux_packets(container, stream), stream):
-        stats.num_packets += not packet.is_discard
-        yield from _decode_packet(stream, packet, stats)
-    yield from _decode_packet(stream, None, stats)
+    may_be_transparent = container.format.name in VIDEO_ONLY_FORMATS
+    for packet in chain(video_packets(demux_packets(container, stream), stream), [None]):
+        stats.num_packets += packet is not None and not packet.is_discard
+        for frame in _decode_packet(stream, packet, stats):
+            if may_be_transparent and not stats.is_transparent:
+                stats.is_transparent = _is_transparent(frame)
+            yield frame
     stats.complete = True
+
+
+def _is_transparent(frame: VideoFrame) -> bool:
+    """Return whether any pixel is not opaque."""
+    has_alpha = frame.format.has_palette or any(component.is_alpha for component in frame.format.components)
+    return has_alpha and bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
 
 
 def _decode_packet(stream: VideoStream, packet: Packet | None, stats: DecodeStats) -> list[VideoFrame]:

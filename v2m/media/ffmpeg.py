@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # spite of the protocol list; the format list stops it.
 VIDEO_FORMATS = ("mov", "matroska", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "gif", "apng", "mxf")
 AUDIO_FORMATS = ("wav", "w64", "mp3", "flac", "aac", "aiff", "caf", "au")
+VIDEO_ONLY_FORMATS = {"gif", "apng", "webp"}  # cannot hold audio, so that their pictures are re-encoded
 _DISCONTINUOUS_FORMATS = {"mpegts", "mpeg"}  # whose clock may jump in the middle, as where two recordings were joined
 CRASH_SIGNALS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS", "SIGPIPE"}  # by itself
 DISK_ERRORS = {

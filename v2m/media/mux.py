@@ -15,6 +15,7 @@ from v2m.core.errors import UsageError
 from v2m.core.timing import is_slideshow, seconds_to_samples, ticks_to_seconds
 from v2m.core.types import Audio, Floats, ProgressFn, Video
 from v2m.media.ffmpeg import (
+    VIDEO_ONLY_FORMATS,
     FFmpegError,
     file_url,
     has_discontinuous_clock,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 BLOCK_SAMPLES = 1 << 16
-VIDEO_ONLY_FORMATS = {"gif", "apng", "webp"}  # cannot hold audio, so that their pictures are re-encoded
 # Without B-frames the last picture keeps its duration where durations vary.
 X264_ARGUMENTS = ("-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough")
 EVEN_SIDES = "pad=ceil(iw/2)*2:ceil(ih/2)*2"  # which 4:2:0 needs

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from v2m.core.timing import ticks_to_seconds
-from v2m.media.ffmpeg import open_media, picture_streams
-from v2m.media.mux import VIDEO_ONLY_FORMATS, MuxJob, needs_reencode
+from v2m.media.ffmpeg import VIDEO_ONLY_FORMATS, open_media, picture_streams
+from v2m.media.mux import MuxJob, needs_reencode
 
 if TYPE_CHECKING:
     from av.stream import Stream

@@ -212,6 +212,8 @@ class FileFrameSource(FrameSource):
         self.decoder = "decord"
 
     def _record_stats(self, stats: dict[str, int]) -> None:
+        if stats["is_transparent"]:
+            self._add_warning("records_lost: transparency of the file is not read")
         if stats["num_errors"] or stats["num_corrupt"]:
             failed = f"of {stats['num_packets']} packets {stats['num_errors']} cannot be decoded"
             self._add_warning(f"damaged: {failed}, and {stats['num_corrupt']} frames are broken")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from v2m.core import errors
 from v2m.core.atomic import claim, name_outputs
 from v2m.core.errors import InvalidInputError, UsageError
+from v2m.media.folder import FOLDER_SUFFIXES, is_folder_video
 from v2m.media.video import VIDEO_SUFFIXES
 from v2m.pipeline import sidecar
 from v2m.pipeline.outputs import printable
@@ -44,11 +45,11 @@ def find_videos(paths: Iterable[Path]) -> list[Path]:
     videos: list[Path] = []
     for path in paths:
         try:
-            inside = sorted(file for file in path.iterdir() if _is_video(file)) if is_folder(path) else [path]
+            inside = sorted(file for file in path.iterdir() if is_folder_video(file)) if is_folder(path) else [path]
         except PermissionError:
             raise InvalidInputError("permission", f"{str(path)!r} may not be read; change its permissions") from None
         if not inside:
-            raise InvalidInputError("no_videos", f"{str(path)!r} holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))})")
+            raise InvalidInputError("no_videos", f"{str(path)!r} holds no videos ({FOLDER_SUFFIXES})")
         videos += inside
     return list(dict.fromkeys(videos))
 
@@ -56,11 +57,6 @@ def find_videos(paths: Iterable[Path]) -> list[Path]:
 def is_folder(path: Path) -> bool:
     """Return False where that cannot be known; `media.video.open` then says why."""
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises in a folder that may not be entered
-
-
-def _is_video(path: Path) -> bool:
-    own = ".v2m" in path.suffixes[-2:] or path.name.startswith(".")
-    return path.suffix.lower() in VIDEO_SUFFIXES and not own and not path.is_dir()
 
 
 def process_videos(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import subprocess
-import time
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -108,11 +107,10 @@ def test_avi_frames_come_in_display_order(maker: MediaMaker) -> None:
 def test_edit_list_that_hangs_decord_is_read_exactly(maker: MediaMaker) -> None:
     whole = build_video(maker, "long.mp4", "numbers:320x240:30:300 X -g 1000 O")
     path = build_video(maker, "cut.mp4", f"-ss 6 -i {whole.name} -c copy O")
-    begin = time.monotonic()
     clip = video.open(path)
     assert numbers_at(clip, [0.0, 1.0, 3.9]) == [180, 210, 297]
     assert source(clip).decoder == "pyav"
-    assert time.monotonic() - begin < 10
+    assert video.current_warnings(clip) == ()  # decord was not waited for
 
 
 TURNS = {
@@ -185,12 +183,12 @@ def test_video_at_its_limits_is_accepted(maker: MediaMaker) -> None:
 
 
 def test_header_beyond_the_limits_is_refused_at_once(maker: MediaMaker) -> None:
-    """A day at one frame a second, the packets of which are not read."""
-    path = build_video(maker, "day.mp4", "-f lavfi -i color=black:s=64x64:r=1:d=86400 X -g 100000 O")
-    begin = time.monotonic()
+    """A day at one frame a second, the packets of which are not read: they are not there."""
+    part = build_video(maker, "part.mp4", "-f lavfi -i color=black:s=64x64:r=1:d=864 X O")
+    path = build_video(maker, "day.mp4", f"-stream_loop 99 -i {part.name} -c copy -movflags faststart O")
+    path.write_bytes(path.read_bytes().partition(b"mdat")[0] + b"mdat")
     with pytest.raises(InvalidInputError, match="86400 s"):
         video.open(path)
-    assert time.monotonic() - begin < 10
 
 
 def zero_bytes(maker: MediaMaker, begin: float, end: float) -> Path:

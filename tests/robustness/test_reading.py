@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +62,7 @@ def test_verdict_on_every_file_of_the_corpus(row: MediaCase, maker: MediaMaker) 
     if row.verdict == "permission" and os.geteuid() == 0:
         pytest.skip("nothing is unreadable to root; see the test below")
     path = row.build(maker)
-    before, begin = fingerprint(path), time.monotonic()
+    before = fingerprint(path)
     if row.verdict not in {OK, WARNED}:
         with pytest.raises(InvalidInputError) as refused:
             video.open(path)
@@ -72,6 +71,7 @@ def test_verdict_on_every_file_of_the_corpus(row: MediaCase, maker: MediaMaker) 
         assert "\n" not in message
         assert repr(str(path)) in message
         assert "status" not in message, "the decoder died of it"
+        assert "was not done" not in message, "the decoder hung"
     else:
         clip = video.open(path)
         assert clip.source is not None
@@ -82,7 +82,6 @@ def test_verdict_on_every_file_of_the_corpus(row: MediaCase, maker: MediaMaker) 
             assert sum(len(times) for times, _ in clip.source.scan(96, 30)) > 0  # type: ignore[attr-defined]
         words = {warning.partition(":")[0] for warning in video.current_warnings(clip)}
         assert words & DAMAGE if row.verdict == WARNED else not words, words
-    assert time.monotonic() - begin < 30
     assert fingerprint(path) == before
 
 

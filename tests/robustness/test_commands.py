@@ -279,7 +279,7 @@ def in_a_shell(clip: Path, line: str) -> subprocess.CompletedProcess[str]:
         ("v2m cuts.mp4 --quiet >&-", 0, True),
         ("v2m cuts.mp4 2>&-", 0, True),
         ("v2m cuts.mp4 <&- >&- 2>&-", 0, True),
-        ("v2m gone.mp4 2>&-", 3, False),
+        ("v2m gone.mp4 2>&-", 2, False),
         ("v2m cuts.mp4 --quiet | head -c 0", 141, True),
         ("v2m cuts.mp4 2>&1 >/dev/null | head -c 0", 141, False),
     ],

@@ -18,29 +18,12 @@ import numpy as np
 import pytest
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from tests.fixtures.tiny.shards import KEPT
 from v2m.core.errors import UsageError
 from v2m.data import writer
 from v2m.data.schema import CODES, DTYPES, EVENTS, FRAMES, LONG_TERM, MEMBERS, META, TEXT, Manifest, Meta
 
 ROOT = Path(__file__).parents[2]
-MANIFEST = Manifest(
-    vision_encoder="m:grid",
-    num_tokens=5,
-    vision_dim=8,
-    aspect="squash",
-    video_frame_rate=2.0,
-    num_long_term_frames=6,
-    event_rate=20.0,
-    event_channels=("cut", "motion"),
-    codec="c",
-    sample_rate=32000,
-    codec_frame_rate=50,
-    num_codebooks=4,
-    codebook_size=64,
-    text_encoder="t",
-    text_dim=16,
-    tagger="none",
-)
 
 
 def sample(key: str, number: int = 0, seconds: float = 3.0) -> writer.EncodedSample:
@@ -48,13 +31,13 @@ def sample(key: str, number: int = 0, seconds: float = 3.0) -> writer.EncodedSam
     random = np.random.default_rng(number)
     arrays = {
         name: random.random([2 if size is None else size for size in shape])
-        for name, shape in MANIFEST.shapes(meta).items()
+        for name, shape in KEPT.shapes(meta).items()
     }
     return meta, arrays | {CODES: random.integers(0, 64, arrays[CODES].shape)}
 
 
 def part(out: Path, key: str, count: int = 1) -> writer.VideoPart:
-    return writer.write_part(out, key, (sample(key, number) for number in range(count)), MANIFEST)
+    return writer.write_part(out, key, (sample(key, number) for number in range(count)), KEPT)
 
 
 def contents(out: Path) -> dict[str, str]:
@@ -163,7 +146,7 @@ def test_damaged_shard_or_missing_part_is_refused(tmp_path: Path) -> None:
 def test_samples_that_differ_from_the_manifest_are_not_written(tmp_path: Path, name: str, spoil) -> None:
     meta, arrays = sample("a")
     with pytest.raises(AssertionError):
-        writer.write_part(tmp_path, "a", [(meta, arrays | {name: spoil(arrays[name])})], MANIFEST)
+        writer.write_part(tmp_path, "a", [(meta, arrays | {name: spoil(arrays[name])})], KEPT)
     assert not list((tmp_path / writer.PARTS_DIR).iterdir())
 
 
@@ -177,6 +160,6 @@ def test_remove_partial_deletes_temporary_files_only(tmp_path: Path) -> None:
 
 def test_manifest_round_trip(tmp_path: Path) -> None:
     parts = [part(tmp_path, "a")]
-    manifest = replace(MANIFEST, shards=tuple(writer.assemble_shards(tmp_path, parts, {}, 9, 9)), dropped={"silent": 2})
+    manifest = replace(KEPT, shards=tuple(writer.assemble_shards(tmp_path, parts, {}, 9, 9)), dropped={"silent": 2})
     manifest.write(tmp_path)
     assert Manifest.read(tmp_path) == manifest

@@ -133,15 +133,3 @@ def test_candidates_of_one_loaded_model_differ_and_the_best_is_used(clip: Path, 
     record = score(clip, weights / "transformers", "--end", "0.6", "--candidates", "2")
     assert len(record["candidates"]) == 2
     assert len([name for name in names(clip.parent) if name.endswith(".wav")]) == 1
-
-
-def test_missing_weights_without_network_name_the_download_command(
-    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path / "none"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    assert main([str(clip), "--recipe", "musicgen"]) == 4
-    (said,) = capsys.readouterr().err.splitlines()
-    assert "facebook/musicgen-small" in said
-    assert str(tmp_path / "none" / "musicgen-small") in said

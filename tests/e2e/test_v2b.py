@@ -136,16 +136,3 @@ def test_tagger_without_prompts_is_refused_by_name(clip: Path, capsys: pytest.Ca
     assert main([str(clip), "--tagger", "v2m.taggers.videollama.VideoLLaMA3", "--tagger.prompt", "What?"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "required: lyrics_prompt" in line
-
-
-def test_missing_weights_without_network_name_the_download_command(
-    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path / "none"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    assert main([str(clip), "--recipe", "v2b"]) == 4
-    (said,) = capsys.readouterr().err.splitlines()
-    assert "m-a-p/YuE-s1-7B-anneal-en-cot" in said
-    assert "12.4 GB" in said
-    assert str(tmp_path / "none" / "YuE-s1-7B-anneal-en-cot") in said

@@ -90,18 +90,35 @@ def model(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("model")
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
     given = ["--data.train", str(shards), "--trainer.default_root_dir", str(root / "run"), "--trainer.logger", "false"]
-    small = ["--model.lm.dim", "32", "--model.lm.num_layers", "1", "--data.window", "2", "--data.batch_size", "2"]
+    small = ["--model.lm.dim", "32", "--model.lm.num_layers", "1", "--data.window", "1", "--data.batch_size", "2"]
     steps = ["--trainer.max_steps", "3", "--checkpoints.every_n_train_steps", "3"]
     config = str(ROOT / "configs/train/tiny.yaml")
-    assert train(["fit", "--config", config, *given, *quiet, *small, *steps]) == 0
+    heard = [
+        "--data.validation",
+        str(shards),
+        "--audio_samples.every_n_validations",
+        "1",
+        "--audio_samples.num_clips=1",
+    ]
+    assert train(["fit", "--config", config, *given, *quiet, *small, *steps, *heard]) == 0
     assert convert([str(root / "run/checkpoints/step00000003.ckpt"), str(root / "model")]) == 0
     return root / "model"
+
+
+def test_samples_of_training_are_scores_that_sound(model: Path) -> None:
+    """The generated ones, and the originals beside them."""
+    waves = list(model.parent.glob("run/audio_samples/*/*.flac"))
+    assert {path.parent.name for path in waves} == {"reference", "step00000002", "step00000003"}
+    for path in waves:
+        wave, rate = soundfile.read(path)
+        assert (rate, wave.shape[1]) == (48000, 2)
+        assert np.abs(wave).max() > 0.05
 
 
 def test_trained_model_writes_music_with_midi_and_stems(model: Path, clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "scored.mp4"
     given = ["--recipe", "vidmuse", "--generator.model", str(model), "--generator.device", "cpu", "--out", str(out)]
-    windows = ["--generator.window", "2", "--generator.stride", "1", "--tags.genres", "jazz", "--seed", "3"]
+    windows = ["--generator.window", "1", "--generator.stride", "0.6", "--tags.genres", "jazz", "--seed", "3"]
     assert score([str(clips / "00000.mp4"), *given, *windows, "--midi", "--stems", "--wav"]) == 0
     sidecar = json.loads(out.with_suffix(".json").read_text())
     assert sidecar["music"]["style"] == "jazz"

@@ -260,9 +260,10 @@ class MusicGenEngine:
         return self.model.project_melody(self._chroma.extract(section).to(self._device))
 
 
-def decode_codes(codec: Codec, codes: torch.Tensor, num_samples: int) -> NDArray[np.float32]:
-    """Decode codes (1, K, T) to audio (C, `num_samples`), within ±1."""
-    wave = codec.decode(codes)[0, :, :num_samples].float().cpu().numpy()
+def decode_codes(codec: Codec, codes: torch.Tensor, num_samples: int, tags: Tags | None = None) -> NDArray[np.float32]:
+    """Decode codes (1, K, T) to audio (C, `num_samples`), within ±1; `tags` choose the instruments of a score."""
+    decoded = codec.decode(codes, tags) if isinstance(codec, ScoreCodec) else codec.decode(codes)
+    wave = decoded[0, :, :num_samples].float().cpu().numpy()
     assert wave.shape[1] == num_samples, f"the codes are shorter than {num_samples} samples"
     return (wave / peak_excess(wave)).astype(np.float32)
 

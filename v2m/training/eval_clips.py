@@ -91,6 +91,7 @@ class ShardClip:
     visual_features: VisualFeatures
     engine: MusicGenEngine
     reference: Audio
+    players: Tags  # of a score, where the model writes scores
     video: None = None
     tags: None = None
     preview: None = None
@@ -107,7 +108,7 @@ class ShardClip:
         branches = model.cfg_branches(sampling, text=text, video=video)
         windows = replace(options.windows(model), sampling=sampling)
         return self.engine.with_decoder(options.decoder).generate_from_branches(
-            self.duration, lambda *_: branches, windows, seed=options.seed, progress=options.progress
+            self.duration, lambda *_: branches, windows, seed=options.seed, tags=self.players, progress=options.progress
         )
 
 
@@ -183,7 +184,8 @@ def _shard_clips(
         if num_clips == count:
             return
         try:
-            sample = collator.crop(decode(loader.shards.read_members(number), manifest), 0.0)
+            whole = decode(loader.shards.read_members(number), manifest)
+            sample, tags = collator.crop(whole, 0.0), Tags(**whole.meta.tags)
         except CorruptSampleError as error:
             logger.warning("skipped: %s", error)
             continue
@@ -192,8 +194,9 @@ def _shard_clips(
         duration = samples_to_seconds(num_frames, manifest.codec_frame_rate)
         batch = collator.collate([sample]).to(device)
         num_samples = seconds_to_samples(duration, engine.codec.spec.sample_rate)
-        samples = decode_codes(engine.codec, batch.codes[..., :num_frames], num_samples)
+        samples = decode_codes(engine.codec, batch.codes[..., :num_frames], num_samples, tags)
         features = features_from_events(sample.events, manifest.event_channels, duration)
-        yield ShardClip(sample.key, batch, duration, features, engine, Audio(samples, engine.codec.spec.sample_rate))
+        reference = Audio(samples, engine.codec.spec.sample_rate)
+        yield ShardClip(sample.key, batch, duration, features, engine, reference, tags)
     if not num_clips:
         raise DependencyError("no validation sample can be used")

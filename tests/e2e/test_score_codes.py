@@ -118,7 +118,7 @@ def test_samples_of_training_are_scores_that_sound(model: Path) -> None:
 def test_trained_model_writes_music_with_midi_and_stems(model: Path, clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "scored.mp4"
     given = ["--recipe", "vidmuse", "--generator.model", str(model), "--generator.device", "cpu", "--out", str(out)]
-    windows = ["--generator.window", "1", "--generator.stride", "0.6", "--tags.genres", "jazz", "--seed", "3"]
+    windows = ["--generator.window", "1", "--generator.stride", "0.5", "--tags.genres", "jazz", "--seed", "3"]
     assert score([str(clips / "00000.mp4"), *given, *windows, "--midi", "--stems", "--wav"]) == 0
     sidecar = json.loads(out.with_suffix(".json").read_text())
     assert sidecar["music"]["style"] == "jazz"

@@ -261,7 +261,10 @@ class MusicGenEngine:
 
 
 def decode_codes(codec: Codec, codes: torch.Tensor, num_samples: int, tags: Tags | None = None) -> NDArray[np.float32]:
-    """Decode codes (1, K, T) to audio (C, `num_samples`), within ±1; `tags` choose the instruments of a score."""
+    """Decode codes (1, K, T) to audio (C, `num_samples`), within ±1.
+
+    `tags` choose the instruments of a score.
+    """
     decoded = codec.decode(codes, tags) if isinstance(codec, ScoreCodec) else codec.decode(codes)
     wave = decoded[0, :, :num_samples].float().cpu().numpy()
     assert wave.shape[1] == num_samples, f"the codes are shorter than {num_samples} samples"

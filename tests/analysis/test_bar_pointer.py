@@ -59,3 +59,24 @@ def test_hint_decides_between_a_tempo_and_its_double() -> None:
 def test_no_beats_without_activations() -> None:
     assert len(find_path(np.full((500, 2), 0.01), RATE).times) == 0
     assert len(find_path(np.full((1, 2), 0.01), RATE).times) == 0
+
+
+def test_novelty_decides_between_two_phases_of_equal_activation() -> None:
+    eighths = np.arange(0.3, 24, 0.3)
+    curves = activations(eighths, np.zeros(len(eighths), bool), 24)
+    times = np.arange(len(curves)) / RATE
+    for first in (0, 1):
+        beats = eighths[first::2]
+        novelty = np.exp(-0.5 * ((times[:, None] - beats) / 0.1) ** 2).sum(axis=1)
+        path = find_path(curves, RATE, 100, novelty - novelty.mean())
+        assert np.mean(np.abs(path.times[:, None] - beats).min(axis=1) < 0.05) > 0.9
+
+
+def test_accents_off_the_beat_do_not_shift_the_beats() -> None:
+    beats = np.arange(0.4, 26, 0.55)
+    accents = np.where((beats > 10) & (beats < 20), beats + 0.275, beats)
+    curves = activations(accents, np.arange(len(beats)) % 4 == 0, 26.5)
+    on_beats = activations(beats, np.zeros(len(beats), bool), 26.5, seed=1)
+    curves[:, 0] = np.maximum(curves[:, 0], 0.5 * on_beats[:, 0])
+    path = find_path(curves, RATE, 60 / 0.55)
+    assert np.abs(path.times[:, None] - beats).min(axis=1).max() < 0.07

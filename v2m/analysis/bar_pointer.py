@@ -20,8 +20,9 @@ FRAMES_PER_SECOND = 100  # of the search; activations are interpolated
 MIN_TEMPO, MAX_TEMPO = 50.0, 220.0  # beats per minute
 NUM_INTERVALS = 72  # at most, between them; a step is two percent or a frame
 MAX_STEP = 8  # intervals by which one beat's differs from the last one's
-TRANSITION_LAMBDA = 100.0  # the probability of a change is proportional to exp(−λ · relative change)
+TRANSITION_LAMBDA = 200.0  # the probability of a change is proportional to exp(−λ · relative change)
 OBSERVATION_LAMBDA = 16  # the first 1 / λ of an interval is the beat
+NOVELTY_WEIGHT = 1.5  # nats a beat and deviation
 MIN_PROBABILITY = 1e-4
 METERS = (3, 4)
 MIN_STRENGTH = 0.2  # of the first and the last beat
@@ -41,10 +42,11 @@ class BeatPath:
     meter: int
 
 
-def find_path(activations: Floats, rate: int, tempo: float | None = None) -> BeatPath:
+def find_path(activations: Floats, rate: int, tempo: float | None = None, novelty: Floats | float = 0.0) -> BeatPath:
     """Return the likeliest beats under `activations` (T, 2) of beats and downbeats, `rate` a second.
 
-    `tempo` (beats per minute) is a hint, which strong evidence overrides.
+    `tempo` (beats per minute) is a hint, which strong evidence overrides. `novelty` (T,) is other evidence of a beat,
+    in deviations from its mean: it decides where the activations do not.
     """
     duration = timing.samples_to_seconds(len(activations), rate)
     times = timing.time_grid(FRAMES_PER_SECOND, duration)
@@ -52,7 +54,8 @@ def find_path(activations: Floats, rate: int, tempo: float | None = None) -> Bea
     curves = np.stack([np.interp(times, source, curve) for curve in activations.T], axis=1)
     shortest, longest = (timing.beat_seconds(bpm) * FRAMES_PER_SECOND for bpm in (MAX_TEMPO, MIN_TEMPO))
     intervals = np.unique(np.rint(np.geomspace(shortest, longest, NUM_INTERVALS)).astype(int))
-    starts, positions, lengths = _viterbi(curves, intervals, _tempo_prior(intervals, tempo))
+    bonus = NOVELTY_WEIGHT * np.interp(times, source, np.broadcast_to(novelty, len(source)))
+    starts, positions, lengths = _viterbi(curves, bonus, intervals, _tempo_prior(intervals, tempo))
     return _describe(curves, starts, positions, lengths)
 
 
@@ -63,8 +66,12 @@ def _tempo_prior(intervals: NDArray[np.integer], tempo: float | None) -> Floats:
     return -0.5 * (np.log2(tempi / median) / octaves) ** 2 * timing.seconds_to_frames(intervals, 1 / FRAMES_PER_SECOND)
 
 
-def _viterbi(curves: Floats, intervals: NDArray[np.integer], prior: Floats) -> tuple[NDArray[np.integer], ...]:
+def _viterbi(
+    curves: Floats, bonus: Floats, intervals: NDArray[np.integer], prior: Floats
+) -> tuple[NDArray[np.integer], ...]:
     """Return each beat's start, position (0: downbeat, of all meters in turn) and interval, in frames.
+
+    The mean of `bonus` (T,) over a beat's frames is added to its log probability.
 
     With V[t, k, n] the score of a beat that starts at frame t at position k and lasts n frames:
 
@@ -80,7 +87,7 @@ def _viterbi(curves: Floats, intervals: NDArray[np.integer], prior: Floats) -> t
     before = np.clip(np.arange(count)[:, None] + steps, 0, count - 1)  # (N, S) intervals that n may follow
     change = -TRANSITION_LAMBDA * np.abs(intervals[:, None] / intervals[before] - 1)
     change[(np.arange(count)[:, None] + steps != before)] = -np.inf
-    cumulative = _cumulative_evidence(curves, margin)
+    cumulative = _cumulative_evidence(curves, bonus, margin)
     lasts = _beat_frames(intervals)
     held = margin + 1  # frames whose scores are still needed
     score = np.broadcast_to(prior, (held, num_positions, count)).astype(np.float32)
@@ -92,7 +99,8 @@ def _viterbi(curves: Floats, intervals: NDArray[np.integer], prior: Floats) -> t
         starts = frames[:, None] - intervals  # (block, N)
         ends = starts + lasts
         on_beat = cumulative[:2, ends] - cumulative[:2, starts]  # (2, block, N)
-        gained = (on_beat + cumulative[2, frames[:, None]] - cumulative[2, ends]).transpose(1, 0, 2)
+        novelty_gain = (cumulative[3, ends] - cumulative[3, starts]) / lasts  # by beat, so that no tempo is favored
+        gained = (on_beat + novelty_gain + cumulative[2, frames[:, None]] - cumulative[2, ends]).transpose(1, 0, 2)
         for frame, start, gain in zip(frames, starts % held, gained, strict=True):
             ended = score[start, :, column].T + gain[kinds]  # (K, N)
             opened = np.roll(ended, 1, axis=0)
@@ -113,12 +121,15 @@ def _beat_frames(intervals: NDArray[np.integer]) -> NDArray[np.integer]:
     return -(-intervals // OBSERVATION_LAMBDA)
 
 
-def _cumulative_evidence(curves: Floats, margin: int) -> Floats:
-    """(3, T + 2 `margin` + 1) log probability up to each frame: as beats, as downbeats, as neither."""
+def _cumulative_evidence(curves: Floats, bonus: Floats, margin: int) -> Floats:
+    """(4, T + 2 `margin` + 1) sums up to each frame.
+
+    Of the log probability as beats, as downbeats, as neither; and of `bonus`.
+    """
     curves = np.maximum(curves, MIN_PROBABILITY)
     neither = np.maximum(1 - curves.sum(axis=1), MIN_PROBABILITY) / (OBSERVATION_LAMBDA - 1)
-    log = np.log(np.column_stack([curves, neither])).T
-    return np.cumsum(np.pad(log, ((0, 0), (margin + 1, margin))), axis=1)
+    rows = np.vstack([np.log(np.column_stack([curves, neither])).T, bonus])
+    return np.cumsum(np.pad(rows, ((0, 0), (margin + 1, margin))), axis=1)
 
 
 def _trace_back(

@@ -11,6 +11,7 @@ import numpy as np
 
 from v2m.analysis.bar_pointer import find_path
 from v2m.analysis.beat_network import FRAMES_PER_SECOND, beat_activations
+from v2m.analysis.harmonic_novelty import harmonic_novelty
 from v2m.core import timing
 from v2m.core.types import Audio, Floats
 
@@ -64,7 +65,9 @@ class BeatTrack:
 
 def track_beats(audio: Audio, tempo: float | None = None) -> BeatTrack | None:
     """Track the beats of `audio`; `tempo` is a hint. None where fewer than 6 beats are found."""
-    path = find_path(beat_activations(audio), FRAMES_PER_SECOND, tempo)
+    activations = beat_activations(audio)
+    times = timing.time_grid(FRAMES_PER_SECOND, timing.samples_to_seconds(len(activations), FRAMES_PER_SECOND))
+    path = find_path(activations, FRAMES_PER_SECOND, tempo, harmonic_novelty(audio, times))
     if len(path.times) < MIN_BEATS:
         return None
     onsets = np.pad(onset_strength(audio), ACCENT_TOLERANCE_HOPS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import shutil
@@ -15,7 +16,7 @@ import pytest
 
 from tests.isolation import isolate, restored
 
-HOME = Path(tempfile.mkdtemp(prefix="v2m-home-"))
+HOME, PID = Path(tempfile.mkdtemp(prefix="v2m-home-")), os.getpid()
 isolate(HOME)  # before anything is imported that reads the environment
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 # Folders and files of the fast subset (`pytest -m fast`): at most 90 s on two cores.
@@ -52,7 +53,13 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure() -> None:
-    shutil.rmtree(HOME, ignore_errors=True)
+    _remove_home()
+
+
+@atexit.register  # for scripts that import this module, too
+def _remove_home() -> None:
+    if os.getpid() == PID:  # and no fork
+        shutil.rmtree(HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -83,6 +83,12 @@ def test_bytecode_is_written_elsewhere_for_who_wants_none_beside_the_sources(tmp
     assert name not in environment({}, tmp_path)
 
 
+def test_script_that_imports_the_suite_leaves_no_folder() -> None:
+    code = "from tests.conftest import HOME; assert HOME.is_dir(); print(HOME)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not Path(done.stdout.strip()).exists()
+
+
 @pytest.fixture(scope="module")
 def torch() -> Any:
     return importlib.import_module("torch")  # not above: the process that the test above starts needs none

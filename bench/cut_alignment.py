@@ -4,9 +4,10 @@ Generates clips whose cuts are known to the frame, runs the default recipe on th
 of its music with the true cuts, not with the detected ones; chance and the shuffled control of
 `v2m.analysis.synchrony` take the same beats and accents. The sound itself is compared too: `sound` is the mean
 percentile of the onset strength within 70 ms of a cut among all instants (0.5 by chance), `dynamics` the rank
-correlation of loudness and motion over seconds. The example and clips given as arguments follow with their detected
-cuts and stay out of the totals. `--no-smoothing` leaves out `v2m.sketch.plan.tempo_smoothing`. Last line: one JSON
-object, with shares of all cuts of the generated clips.
+correlation of loudness and motion over seconds, `density` that of attacks a second (a chord of one part counts once)
+and motion. The example and clips given as arguments follow with their detected cuts and stay out of the totals.
+`--no-smoothing` leaves out `v2m.sketch.plan.tempo_smoothing`. Last line: one JSON object, with shares of all cuts of
+the generated clips.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
+import mido
 import numpy as np
 
 from bench.clips import EXAMPLE, make
@@ -27,6 +30,7 @@ from v2m.analysis.synchrony import (
     CutAlignment,
     SyncScore,
     cut_alignment,
+    density_correlation,
     distance_to_nearest,
     sync_score,
 )
@@ -41,10 +45,14 @@ SHARES = (
     *("hits_20ms", "hits_40ms", "hits", "hits_100ms", "downbeat_hits"),
     *("chance_20ms", "chance_40ms", "chance", "chance_100ms", "chance_downbeats", "shuffled_40ms", "shuffled"),
 )
+CHORD_S = 0.06  # from the first to the last note of a strummed chord
 MET_S = 0.07  # distance up to which a cut counts for the median of the hits
 HEADER = f"{'clip':<24}{'s':>6}{'cuts':>6}{'style':>15}{'BPM':>5}{'range':>13}" + "".join(
     f"{title:>10}"
-    for title in ("±20 ms", "±40 ms", "±70 ms", "chance 40", "shuf. 40", "median ms", "strongest", "sound", "dynamics")
+    for title in (
+        *("±20 ms", "±40 ms", "±70 ms", "chance 40", "shuf. 40", "median ms", "strongest"),
+        *("sound", "dynamics", "density"),
+    )
 )
 
 
@@ -53,7 +61,8 @@ class Row:
     """The result of one clip. `distances`: seconds from each cut to its nearest beat or accent.
 
     `strongest`: the same of the cut that is strongest by measurement, None without cuts. `accents`: the number of
-    accents off the beats. `on_beats`: share of the cuts within 40 ms of a beat. `sync`: that of the sound.
+    accents off the beats. `on_beats`: share of the cuts within 40 ms of a beat. `sync`: that of the sound. `density`:
+    rank correlation of attacks a second and motion.
     """
 
     name: str
@@ -64,6 +73,7 @@ class Row:
     accents: int
     on_beats: float | None
     sync: SyncScore
+    density: float | None
     style: str
     tempo: float
     tempi: tuple[float, float]
@@ -74,7 +84,7 @@ class Row:
         result = self.alignment
         hits = (result.hits_20ms, result.hits_40ms, result.hits, result.chance_40ms, result.shuffled_40ms)
         strongest = None if self.strongest is None else 1000 * self.strongest
-        sound = (result.median_ms, strongest, self.sync.accents, self.sync.dynamics)
+        sound = (result.median_ms, strongest, self.sync.accents, self.sync.dynamics, self.density)
         columns = [f"{'–' if value is None else f'{value:.2f}':>10}" for value in (*hits, *sound)]
         return f"{start}{f'{low:.1f}–{high:.1f}':>13}{''.join(columns)}"
 
@@ -86,6 +96,7 @@ def measure(path: Path, cuts: Sequence[float] | None, seed: int) -> Row:
     music = Sketch().generate(clip, tags, seed)
     assert music.beats is not None
     assert music.accents is not None
+    assert music.midi is not None
     features = clip.visual_features()
     times = [cut.time for cut in features.cuts] if cuts is None else cuts
     alignment = cut_alignment(times, music.beats, music.downbeats, duration=clip.duration, accents=music.accents)
@@ -102,10 +113,24 @@ def measure(path: Path, cuts: Sequence[float] | None, seed: int) -> Row:
         int((distance_to_nearest(music.accents, music.beats) > MET_S).sum()) if len(music.accents) else 0,
         float(np.mean(distance_to_nearest(times, music.beats) <= FRAME_TOLERANCE_S)) if len(times) else None,
         sync_score(music.audio, replace(features, cuts=tuple(true_cuts))),
+        density_correlation(attack_times(music.midi), features),
         music.metadata["style"],
         music.metadata["tempo"],
         tuple(music.metadata["tempo_range"]),
     )
+
+
+def attack_times(midi: bytes) -> list[float]:
+    """Return seconds of the attacks of each channel; notes of one channel within `CHORD_S` are one attack."""
+    attacks: list[float] = []
+    last: dict[int, float] = {}
+    now = 0.0
+    for message in mido.MidiFile(file=BytesIO(midi)):
+        now += message.time
+        if message.type == "note_on" and message.velocity and now - last.get(message.channel, -CHORD_S) >= CHORD_S:
+            last[message.channel] = now
+            attacks.append(now)
+    return attacks
 
 
 def _strength_near(time: float, strengths: dict[float, float]) -> float:
@@ -149,6 +174,7 @@ def main() -> None:
         "on_beats_40ms": np.average([row.on_beats or 0.0 for row in rows], weights=cuts),
         "sound": np.average([row.sync.accents or 0.0 for row in scored], weights=[row.alignment.n for row in scored]),
         "dynamics": np.mean([row.sync.dynamics for row in rows if row.sync.dynamics is not None]),
+        "density": np.mean([row.density for row in rows if row.density is not None]),
     }
     rounded = {name: round(float(value), 4) for name, value in figures.items()}
     medians = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from v2m.analysis.rhythm import onset_strength
-from v2m.analysis.synchrony import sync_score
+from v2m.analysis.synchrony import density_correlation, sync_score
 from v2m.core.types import Audio, Cut, VisualFeatures
 
 RATE, SECONDS = 48000, 20
@@ -62,6 +62,16 @@ def test_loudness_along_motion_scores_above_loudness_against_it() -> None:
     assert down.dynamics == pytest.approx(-1.0, abs=0.05)
     assert up.accents is None
     assert up.total > 0.5 > down.total
+
+
+def test_density_along_motion_correlates_and_ties_share_a_rank() -> None:
+    counts = np.repeat([1, 2, 4, 8], SECONDS // 4)  # attacks a second
+    attacks = np.concatenate([second + (np.arange(count) + 0.5) / count for second, count in enumerate(counts)])
+    moving = features_with(np.repeat(counts, 10) / 10, ())
+    assert density_correlation(attacks, moving) == pytest.approx(1.0, abs=0.05)
+    assert density_correlation(SECONDS - attacks, moving) == pytest.approx(-1.0, abs=0.05)
+    assert density_correlation(np.arange(SECONDS) + 0.5, moving) is None, "an even density has no ranks"
+    assert density_correlation(attacks, features_with(None, ())) is None, "nor has an even motion"
 
 
 @pytest.mark.parametrize("samples", [1, 480, 5000])

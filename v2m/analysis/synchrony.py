@@ -62,13 +62,40 @@ def _dynamics_correlation(audio: Audio, features: VisualFeatures) -> float | Non
     if seconds < 4:
         return None
     levels = np.maximum(power_to_lufs(power[: 10 * seconds].reshape(seconds, 10).mean(axis=1)), -70.0)
+    motion = _motion_by_second(features, seconds)
+    return None if np.ptp(levels) < 0.1 or np.ptp(motion) < 1e-4 else _rank_correlation(levels, motion)
+
+
+def density_correlation(attacks: ArrayLike, features: VisualFeatures) -> float | None:
+    """Return the rank correlation, −1 to 1, of attacks a second and motion over seconds; None where either is flat.
+
+    attacks: seconds, in any order. Also None for less than 4 s.
+    """
+    seconds = int(features.times[-1])
+    if seconds < 4:
+        return None
+    density = np.histogram(np.asarray(attacks, float), np.arange(seconds + 1))[0]
+    motion = _motion_by_second(features, seconds)
+    return None if np.ptp(density) == 0 or np.ptp(motion) < 1e-4 else _rank_correlation(density, motion)
+
+
+def _motion_by_second(features: VisualFeatures, seconds: int) -> Floats:
     edges = np.searchsorted(features.times, np.arange(seconds + 1))
     total = np.append(0.0, np.cumsum(features.motion))
-    motion = np.diff(total[edges]) / np.maximum(np.diff(edges), 1)
-    if np.ptp(levels) < 0.1 or np.ptp(motion) < 1e-4:
-        return None
-    level_ranks, motion_ranks = (np.argsort(np.argsort(curve)) - (seconds - 1) / 2 for curve in (levels, motion))
-    return float(level_ranks @ motion_ranks / (level_ranks @ level_ranks))  # Spearman's correlation of ranks
+    return np.diff(total[edges]) / np.maximum(np.diff(edges), 1)
+
+
+def _rank_correlation(one: Floats, other: Floats) -> float:
+    """Return Spearman's correlation; equal values share their mean rank."""
+    ranks = np.array(
+        [
+            np.searchsorted(np.sort(curve), curve, "left") + np.searchsorted(np.sort(curve), curve, "right")
+            for curve in (one, other)
+        ],
+        float,
+    )
+    first, second = ranks - ranks.mean(axis=1, keepdims=True)
+    return float(first @ second / np.sqrt((first @ first) * (second @ second)))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from v2m.core.types import Tags
 from v2m.sketch.compose import drums, harmony, melody, motif
 from v2m.sketch.compose.accompaniment import Accompanist
+from v2m.sketch.compose.emphasis import strike_on_cuts, thin_still_beats
 from v2m.sketch.compose.lead_sheet import LeadSheet, Note, Part, rng_for
 from v2m.sketch.compose.orchestration import HARP_PROGRAM, apply_mood_dynamics, choose_key, orchestrate
 from v2m.sketch.instruments import INSTRUMENTS, KITS, fit_octave
@@ -80,6 +81,7 @@ def _compose_parts(sheet: LeadSheet, seed: str, *, is_variation: bool = False) -
         + _accompaniment_parts(sheet, melodies, seed, is_variation)
         + _percussion_parts(sheet, seed, is_variation)
     )
+    parts = [strike_on_cuts(sheet, thin_still_beats(sheet, part)) for part in parts]
     return [_humanize(sheet, part, rng_for(seed, f"feel {index}")) for index, part in enumerate(parts) if part.notes]
 
 

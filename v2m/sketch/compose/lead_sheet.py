@@ -16,6 +16,7 @@ from v2m.sketch.style import Style
 
 INTRO_ENERGY_SHARE = 0.75  # of the next section's energy, which an intro has at least
 CHORD_SPREAD_BEATS = 0.12  # from the first to the last note of a strummed or broken chord
+ACTIVITY_RANGE = 1.2  # of energy, by which a bar's figures differ between the stillest and the liveliest beats
 CRESCENDO_RISE = 0.05  # of energy, from which the bar before a section is a crescendo
 
 
@@ -85,6 +86,10 @@ class LeadSheet:
         index = bisect_right(beats, beat + 1e-6) - 1
         return shifts[index] if index >= 0 and beat - beats[index] < CHORD_SPREAD_BEATS else 0.0
 
+    def activity_at(self, beat: float) -> float:
+        """Return the activity 0–1 of the picture in the beat that contains `beat`."""
+        return float(self.plan.activity[min(int(beat), len(self.plan.activity) - 1)])
+
     @cached_property
     def downbeats(self) -> frozenset[int]:
         return frozenset(bar.start for bar in self.plan.bars)
@@ -139,8 +144,11 @@ class LeadSheet:
                 yield self.plan.bars[section.first - 1]
 
     def bar_energy(self, section: FormSection, number: int) -> float:
-        """Return the energy that chooses the figures of bar `number`: halfway from the section's to its own."""
-        return (section.energy + float(self.plan.energy[number])) / 2
+        """Return the energy 0–1 that chooses the figures of bar `number`, from its section, itself and its motion."""
+        bar = self.plan.bars[number]
+        activity = sum(self.activity_at(bar.start + beat) for beat in range(bar.beats)) / bar.beats
+        energy = (section.energy + float(self.plan.energy[number])) / 2 + ACTIVITY_RANGE * (activity - 0.5)
+        return min(max(energy, 0.0), 1.0)
 
     def velocity(self, loudness: float, bar: int) -> int:
         """Return the MIDI velocity of a pattern's `loudness` 1–9 at the energy of bar number `bar`."""

@@ -42,7 +42,7 @@ STRONGEST_POWER = 12  # of the strength, by which cuts that are less strong lose
 DOWNBEAT_REWARD = 1.0  # added where the strongest cut falls on a downbeat
 # Start and end
 TAIL_SHARE = 0.8  # of the reward, for accents while the final chord rings
-MIN_TAIL_S = 0.6  # from the last accent to the end of the piece
+MIN_TAIL_S = 0.25  # from the last accent to the end of the piece
 FINAL_CHORD_S = (1.5, 4.0)  # bounds of the final chord's preferred length
 FINAL_CHORD_COST = 1.5  # per squared log ratio to the preferred length
 MAX_START_S = 0.6  # of the video before beat 0; the shortest beat is another limit

@@ -1,6 +1,7 @@
-"""Dynamics of the mix that follow the picture: its motion, dissolves and fades.
+"""Dynamics that follow the picture: levels of the mix, and the activity of each beat.
 
-The levels are hand-tuned on seeds 0 and 4 of `bench/cut_alignment.py`. K steps of 1 / `LEVEL_RATE` s.
+The levels are hand-tuned on seeds 0 and 4 of `bench/cut_alignment.py`. K steps of 1 / `LEVEL_RATE` s,
+E beats.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ def plan_levels(features: VisualFeatures, duration: float) -> Floats:
         elif part.kind == "fade out":
             levels += np.interp(times, [part.start, part.end, part.end + RETURN_S], [0.0, BREATH_DB, 0.0])
     return levels
+
+
+def plan_activity(features: VisualFeatures, edges: Floats) -> Floats:
+    """Return (E,) activity 0–1 of each beat, the rank of its motion. edges: (E + 1,) seconds where beats begin."""
+    return motion_rank(features, (edges[:-1] + edges[1:]) / 2)
 
 
 def motion_rank(features: VisualFeatures, times: Floats) -> Floats:

@@ -21,7 +21,7 @@ from v2m.core.timing import TempoMap
 from v2m.core.types import Cut, Floats, Tags, VisualFeatures
 from v2m.sketch.plan import beat_grid, beat_search, tempo_smoothing
 from v2m.sketch.plan.beat_grid import AccentPosition, PlanConstraints
-from v2m.sketch.plan.dynamics import plan_levels
+from v2m.sketch.plan.dynamics import plan_activity, plan_levels
 from v2m.sketch.style import Style
 
 # Themes A, B and C, by number of sections. Pieces with more sections than the longest form begin with rounds of four.
@@ -100,6 +100,7 @@ class Plan:
     energy: Floats
     missed: tuple[Cut, ...] = ()
     moments: tuple[Hit, ...] = ()  # flashes and sudden motion that accents meet
+    activity: Floats = field(default_factory=lambda: np.full(1, 0.5))  # of each beat, see `dynamics`
     levels: Floats = field(default_factory=lambda: np.zeros(1))  # of the mix in dB, see `dynamics`
 
     @property
@@ -156,7 +157,8 @@ def plan_piece(
         if hit.downbeat:
             bar = int(np.searchsorted(bar_lines, hit.beat))
             cut_strengths[bar] = max(cut_strengths[bar], hit.strength)
-    edges = np.minimum(grid.tempo_map.beat_to_time(bar_lines), duration)
+    beat_times = np.minimum(grid.tempo_map.beat_to_time(np.arange(bar_lines[-1] + 1)), duration)
+    edges = beat_times[bar_lines]
     measured_energy = measure_bar_energy(features, cuts, edges)
     sections = choose_form(cut_strengths, measured_energy, seed)
     energy = shape_energy(sections, measured_energy)
@@ -164,7 +166,7 @@ def plan_piece(
     bars = tuple(Bar(*map(int, row)) for row in zip(bar_lines[:-1], grid.bar_lengths, section_of_bar, strict=True))
     return Plan(
         duration, tempo, grid.tempo_map, bars, _form_sections(sections, energy), hits, energy, missed,
-        moments if accents else (), plan_levels(features, duration),
+        moments if accents else (), plan_activity(features, beat_times), plan_levels(features, duration),
     )  # fmt: skip
 
 

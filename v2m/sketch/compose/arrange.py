@@ -14,6 +14,7 @@ from v2m.sketch.compose.accompaniment import Accompanist
 from v2m.sketch.compose.emphasis import strike_on_cuts, thin_still_beats
 from v2m.sketch.compose.lead_sheet import LeadSheet, Note, Part, rng_for
 from v2m.sketch.compose.orchestration import HARP_PROGRAM, apply_mood_dynamics, choose_key, orchestrate
+from v2m.sketch.compose.transitions import add_pickups, rest_before_black, swell_parts
 from v2m.sketch.instruments import INSTRUMENTS, KITS, fit_octave
 from v2m.sketch.plan.planner import FormSection, Plan
 from v2m.sketch.style import Layer, Style
@@ -80,7 +81,9 @@ def _compose_parts(sheet: LeadSheet, seed: str, *, is_variation: bool = False) -
         melodies
         + _accompaniment_parts(sheet, melodies, seed, is_variation)
         + _percussion_parts(sheet, seed, is_variation)
+        + swell_parts(sheet)
     )
+    parts = rest_before_black(sheet, parts)
     parts = [strike_on_cuts(sheet, thin_still_beats(sheet, part)) for part in parts]
     return [_humanize(sheet, part, rng_for(seed, f"feel {index}")) for index, part in enumerate(parts) if part.notes]
 
@@ -111,6 +114,7 @@ def _melody_parts(sheet: LeadSheet, themes: list[str], seed: str, is_variation: 
     lead_notes, rests = melody.compose_lead(
         sheet, motifs, lead.low, lead.high, rng_for(seed, "lead"), plays_intro=is_variation
     )
+    lead_notes = add_pickups(sheet, lead_notes, lead.low, lead.high)
     if answer is None:
         return [_make_part(lead, lead_notes)]
     answer_notes = melody.compose_answer(sheet, motifs, rests, answer, rng_for(seed, "answer"))

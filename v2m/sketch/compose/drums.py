@@ -131,13 +131,13 @@ def cut_accents(sheet: LeadSheet) -> tuple[list[Note], list[Note], list[Note]]:
         length = sheet.end_beat - beat if is_final else 2.0 if is_full else SHORT_ACCENT_BEATS
         if is_chord or not (names or accent.high_program):
             low.append(Note(beat, length, fit_octave(span.chord.bass, 28, 39), velocity))
-        tones = _triad_tones(span.chord)
+        tones = triad_tones(span.chord)
         high += [Note(beat, length, fit_octave(pc, 72, 83), velocity) for pc in (tones if is_chord else tones[:1])]
         last_full = beat if is_full else last_full
     return strokes, low, high
 
 
-def _triad_tones(chord: Chord) -> tuple[int, ...]:
+def triad_tones(chord: Chord) -> tuple[int, ...]:
     """Return the triad, or of a seventh chord the third and fifth: its root would clash with the seventh."""
     return chord.pitch_classes[1:3] if len(chord.pitch_classes) > 3 else chord.pitch_classes
 

@@ -18,7 +18,7 @@ import numpy as np
 from v2m.analysis.synchrony import cut_alignment
 from v2m.core import timing
 from v2m.core.timing import TempoMap
-from v2m.core.types import Cut, Floats, Tags, VisualFeatures
+from v2m.core.types import Cut, Floats, Tags, Transition, VisualFeatures
 from v2m.sketch.plan import beat_grid, beat_search, tempo_smoothing
 from v2m.sketch.plan.beat_grid import AccentPosition, PlanConstraints
 from v2m.sketch.plan.dynamics import plan_activity, plan_levels
@@ -100,6 +100,7 @@ class Plan:
     energy: Floats
     missed: tuple[Cut, ...] = ()
     moments: tuple[Hit, ...] = ()  # flashes and sudden motion that accents meet
+    transitions: tuple[Transition, ...] = ()  # dissolves and fades
     activity: Floats = field(default_factory=lambda: np.full(1, 0.5))  # of each beat, see `dynamics`
     levels: Floats = field(default_factory=lambda: np.zeros(1))  # of the mix in dB, see `dynamics`
 
@@ -166,7 +167,8 @@ def plan_piece(
     bars = tuple(Bar(*map(int, row)) for row in zip(bar_lines[:-1], grid.bar_lengths, section_of_bar, strict=True))
     return Plan(
         duration, tempo, grid.tempo_map, bars, _form_sections(sections, energy), hits, energy, missed,
-        moments if accents else (), plan_activity(features, beat_times), plan_levels(features, duration),
+        moments if accents else (), _transitions(features, duration), plan_activity(features, beat_times),
+        plan_levels(features, duration),
     )  # fmt: skip
 
 
@@ -176,6 +178,14 @@ def _moments(features: VisualFeatures, duration: float) -> tuple[Cut, ...]:
         Cut(part.start, MOMENT_STRENGTH * part.strength)
         for part in features.transitions
         if part.kind in {"flash", "motion"} and 0 < part.start < duration
+    )
+
+
+def _transitions(features: VisualFeatures, duration: float) -> tuple[Transition, ...]:
+    return tuple(
+        replace(part, end=min(part.end, duration))
+        for part in features.transitions
+        if part.kind in {"dissolve", "fade out", "fade in"} and part.start < duration
     )
 
 

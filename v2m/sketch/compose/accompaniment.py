@@ -13,7 +13,7 @@ from random import Random
 from v2m.sketch.compose.harmony import ChordSpan, Voicing, choose_voicing
 from v2m.sketch.compose.lead_sheet import LeadSheet, Note
 from v2m.sketch.instruments import fit_octave
-from v2m.sketch.plan.planner import FormSection
+from v2m.sketch.plan.planner import Bar, FormSection
 from v2m.sketch.style import Attack, Figure, Layer, parse_rhythm, pattern_index
 
 STRUM_DELAY_BEATS = 0.022  # between the strings of a strum
@@ -37,9 +37,14 @@ class Accompanist:
     last_root: int | None = None
     variation: int = 0
 
-    def choose_figure(self, section: FormSection, number: int) -> Figure:
+    def bar_attacks(self, section: FormSection, position: int, bar: Bar) -> Iterator[tuple[Figure, Attack]]:
+        """Yield the attacks of each part of `bar`, the `position`-th of `section`, with their figure."""
         figures = self.layer.figures
-        return figures[pattern_index(len(figures), self.sheet.bar_energy(section, number), self.variation)]
+        for first, last, energy in self.sheet.bar_parts(section, section.first + position):
+            figure = figures[pattern_index(len(figures), energy, self.variation)]
+            for attack in parse_rhythm(figure.rhythm, self.sheet.style.beats_per_bar, position, bar.beats):
+                if first <= attack.onset < last:
+                    yield figure, attack
 
     def voice_chord(self, span: ChordSpan) -> Voicing:
         """Voice the chord of `span` close to the last one and clear of the other players."""
@@ -79,22 +84,21 @@ class Accompanist:
             }
         self.notes += sounding.values()
 
-    def figure_attacks(self, section: FormSection) -> Iterator[tuple[int, Attack, float, Voicing]]:
-        """Yield (bar, attack, its beat, the voicing of the chord there) of the figures of `section`."""
+    def figure_attacks(self, section: FormSection) -> Iterator[tuple[int, Figure, Attack, float, Voicing]]:
+        """Yield (bar, figure, attack, its beat, the voicing of the chord there) of the figures of `section`."""
         sheet = self.sheet
         for position, bar in sheet.section_bars(section):
             number = section.first + position
-            figure = self.choose_figure(section, number)
             voicings = [(span.start, self.voice_chord(span)) for span in sheet.spans_in_bars(number, number + 1)]
-            for attack in parse_rhythm(figure.rhythm, sheet.style.beats_per_bar, position, bar.beats):
+            for figure, attack in self.bar_attacks(section, position, bar):
                 beat = bar.start + attack.onset
                 current = next(voicing for start, voicing in reversed(voicings) if start <= beat + 1e-6)
-                yield number, attack, beat, current
+                yield number, figure, attack, beat, current
 
     def play_chords(self, section: FormSection) -> None:
         """Play chords in the rhythm of the figure, together or strummed."""
         strum = self.layer.kind == "strum"
-        for index, (number, attack, beat, chord) in enumerate(self.figure_attacks(section)):
+        for index, (number, _, attack, beat, chord) in enumerate(self.figure_attacks(section)):
             velocity = self.sheet.velocity(attack.loudness, number)
             length = attack.length * self.layer.gate
             up_stroke = chord[::-1][: max(2, len(chord) - 1)]  # after a full down-stroke, lighter
@@ -106,8 +110,8 @@ class Accompanist:
     def play_arpeggio(self, section: FormSection) -> None:
         """Play the tones of the voicing one after another; tone numbers beyond it go on in the next octave."""
         count = 0
-        for number, attack, beat, chord in self.figure_attacks(section):
-            order = self.choose_figure(section, number).order
+        for number, figure, attack, beat, chord in self.figure_attacks(section):
+            order = figure.order
             count = 0 if attack.onset == 0 else count + 1
             octave, tone = divmod(int(order[count % len(order)]), len(chord))
             pitch = fit_octave(chord[tone] + 12 * octave, self.layer.low, self.layer.high)
@@ -119,15 +123,13 @@ class Accompanist:
         layer = self.layer
         for position, bar in self.sheet.section_bars(section):
             number = section.first + position
-            figure = self.choose_figure(section, number)
-            rhythm = parse_rhythm(figure.rhythm, self.sheet.style.beats_per_bar, position, bar.beats)
-            attacks = {attack.onset: attack for attack in rhythm}
+            attacks = {attack.onset: (figure, attack) for figure, attack in self.bar_attacks(section, position, bar)}
             spans = self.sheet.spans_in_bars(number, number + 1) if attacks else ()
             # a new chord gets its root even where the figure rests
             changes = {span.start - bar.start for span in spans}
             onsets = sorted(attacks.keys() | changes)
             for index, (onset, following) in enumerate(pairwise([*onsets, float(bar.beats)])):
-                attack = attacks.get(onset, Attack(onset, following - onset, 7))
+                figure, attack = attacks.get(onset, (self.layer.figures[0], Attack(onset, following - onset, 7)))
                 span = self.sheet.spans[self.sheet.span_index_at(bar.start + onset)]
                 root = self.bass_root(span)
                 degree = figure.order[index % len(figure.order)]

@@ -56,9 +56,6 @@ def compose_drums(
         following = sheet.plan.sections[index + 1] if index + 1 < len(sheet.plan.sections) else None
         for position, bar in sheet.section_bars(section):
             number = section.first + position
-            groove = kit.grooves[pattern_index(len(kit.grooves), sheet.bar_energy(section, number), variation)]
-            if section.name == "intro":
-                groove = {drum: rhythm for drum, rhythm in groove.items() if DRUMS[drum] in LIGHT_DRUMS}
             ends_section = number == section.last - 1 and following is not None
             hit = sheet.hits.get(bar.start + bar.beats)
             leads_to_cut = hit is not None and hit.strength >= FILL_STRENGTH
@@ -66,13 +63,26 @@ def compose_drums(
             has_short_fill = not has_fill and position % 4 == 3 and rng.random() < SHORT_FILL_PROBABILITY
             fill_beats = min(FILL_BEATS, bar.beats) if has_fill else 1 if has_short_fill else 0
             fill_start = bar.start + bar.beats - fill_beats
-            strokes = [note for note in _groove_notes(sheet, groove, position, number) if not _is_dropped(note, rng)]
+            strokes = [
+                note
+                for first, last, energy in sheet.bar_parts(section, number)
+                for note in _groove_notes(sheet, _choose_groove(kit, section, energy, variation), position, number)
+                if first <= note.beat - bar.start < last and not _is_dropped(note, rng)
+            ]
             notes += [note for note in strokes if note.beat < fill_start]
             if fill_beats:
                 fill = _fill_notes(sheet, rng.choice(kit.fills), number)
                 notes += [note for note in fill if note.beat >= fill_start]
     rests = [round(beat - REST_BEATS, 6) for beat in sheet.hits]
     return [note for note in notes if round(note.beat, 6) not in rests]
+
+
+def _choose_groove(kit: Kit, section: FormSection, energy: float, variation: int) -> Groove:
+    """Return the groove for `energy`, in an intro its light drums alone."""
+    groove = kit.grooves[pattern_index(len(kit.grooves), energy, variation)]
+    if section.name == "intro":
+        return {drum: rhythm for drum, rhythm in groove.items() if DRUMS[drum] in LIGHT_DRUMS}
+    return groove
 
 
 def _groove_notes(sheet: LeadSheet, groove: Groove, position: int, number: int) -> list[Note]:

@@ -16,7 +16,8 @@ from v2m.sketch.style import Style
 
 INTRO_ENERGY_SHARE = 0.75  # of the next section's energy, which an intro has at least
 CHORD_SPREAD_BEATS = 0.12  # from the first to the last note of a strummed or broken chord
-ACTIVITY_RANGE = 1.2  # of energy, by which a bar's figures differ between the stillest and the liveliest beats
+ACTIVITY_RANGE = 1.2  # of energy, by which figures differ between the stillest and the liveliest beats
+MIN_DIVIDED_BEATS = 4  # of a bar whose halves have figures of their own
 CRESCENDO_RISE = 0.05  # of energy, from which the bar before a section is a crescendo
 
 
@@ -143,12 +144,18 @@ class LeadSheet:
             if section.name != "ending" and section.energy >= previous.energy + CRESCENDO_RISE:
                 yield self.plan.bars[section.first - 1]
 
-    def bar_energy(self, section: FormSection, number: int) -> float:
-        """Return the energy 0–1 that chooses the figures of bar `number`, from its section, itself and its motion."""
+    def bar_parts(self, section: FormSection, number: int) -> Iterator[tuple[int, int, float]]:
+        """Yield (first beat, last beat, energy 0–1) of the halves of bar `number`, or of all of it where it is short.
+
+        The energy chooses figures. It comes from the section, the bar, and the motion of the half.
+        """
         bar = self.plan.bars[number]
-        activity = sum(self.activity_at(bar.start + beat) for beat in range(bar.beats)) / bar.beats
-        energy = (section.energy + float(self.plan.energy[number])) / 2 + ACTIVITY_RANGE * (activity - 0.5)
-        return min(max(energy, 0.0), 1.0)
+        middle = (bar.beats + 1) // 2 if bar.beats >= MIN_DIVIDED_BEATS else bar.beats
+        for first, last in ((0, middle), (middle, bar.beats)):
+            if first < last:
+                activity = sum(self.activity_at(bar.start + beat) for beat in range(first, last)) / (last - first)
+                energy = (section.energy + float(self.plan.energy[number])) / 2 + ACTIVITY_RANGE * (activity - 0.5)
+                yield first, last, min(max(energy, 0.0), 1.0)
 
     def velocity(self, loudness: float, bar: int) -> int:
         """Return the MIDI velocity of a pattern's `loudness` 1–9 at the energy of bar number `bar`."""

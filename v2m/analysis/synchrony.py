@@ -67,9 +67,9 @@ def _dynamics_correlation(audio: Audio, features: VisualFeatures) -> float | Non
 
 
 def density_correlation(attacks: ArrayLike, features: VisualFeatures) -> float | None:
-    """Return the rank correlation, −1 to 1, of attacks a second and motion over seconds; None where either is flat.
+    """Return the rank correlation, −1 to 1, of attacks a second and motion over seconds.
 
-    attacks: seconds, in any order. Also None for less than 4 s.
+    attacks: seconds, in any order. None where either is flat, and for less than 4 s.
     """
     seconds = int(features.times[-1])
     if seconds < 4:

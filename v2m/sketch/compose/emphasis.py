@@ -1,4 +1,4 @@
-"""Emphasis by contrast: the accompaniment strikes together on cuts after a breath, and thins out in still beats."""
+"""Emphasis by contrast: strikes of the accompaniment on cuts, and fewer notes in still beats."""
 
 from __future__ import annotations
 

@@ -145,9 +145,9 @@ class LeadSheet:
                 yield self.plan.bars[section.first - 1]
 
     def bar_parts(self, section: FormSection, number: int) -> Iterator[tuple[int, int, float]]:
-        """Yield (first beat, last beat, energy 0–1) of the halves of bar `number`, or of all of it where it is short.
+        """Yield (first beat, last beat, energy 0–1) of the halves of bar `number`.
 
-        The energy chooses figures. It comes from the section, the bar, and the motion of the half.
+        A short bar is not divided. The energy chooses figures; it comes from section, bar, and the motion of the half.
         """
         bar = self.plan.bars[number]
         middle = (bar.beats + 1) // 2 if bar.beats >= MIN_DIVIDED_BEATS else bar.beats

@@ -1,4 +1,4 @@
-"""Notes for the transitions of the picture: swells over dissolves, rests before black, pick-ups to strong cuts."""
+"""Notes for the picture: swells over dissolves, rests before black, pick-ups to strong cuts."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _roll(start: float, end: float, strength: float) -> Iterator[Note]:
 
 
 def rest_before_black(sheet: LeadSheet, parts: list[Part]) -> list[Part]:
-    """Return `parts` with a rest of melody and drums while the picture fades to black, until the final chord."""
+    """Return `parts` with melody and drums at rest while the picture fades to black."""
     rests = [_rest(sheet, part.start, part.end) for part in sheet.plan.transitions if part.kind == "fade out"]
     for start, end in rests:
         parts = [
@@ -108,7 +108,7 @@ def _without(part: Part, start: float, end: float) -> Iterator[Note]:
 
 
 def add_pickups(sheet: LeadSheet, notes: list[Note], low: int, high: int) -> list[Note]:
-    """Return the lead's `notes` with two steps up or down to its tone on each strong cut, unless it moves there."""
+    """Return the lead's `notes` with two steps to its tone on each strong cut, unless it moves there."""
     added: list[Note] = []
     last = -float(sheet.style.beats_per_bar)
     for beat, hit in sorted(sheet.hits.items()):

@@ -34,7 +34,7 @@ def plan_levels(features: VisualFeatures, duration: float) -> Floats:
 
 
 def plan_activity(features: VisualFeatures, edges: Floats) -> Floats:
-    """Return (E,) activity 0–1 of each beat, the rank of its motion. edges: (E + 1,) seconds where beats begin."""
+    """Return (E,) activity 0–1 of each beat, the rank of its motion; edges: (E + 1,) in seconds."""
     return motion_rank(features, (edges[:-1] + edges[1:]) / 2)
 
 

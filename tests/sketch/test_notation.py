@@ -124,6 +124,33 @@ def test_losses_are_counted_by_reason() -> None:
     assert decoded[-1].pitch == 24
 
 
+def random_score(seed: int) -> Score:
+    """Ten seconds of chords of any length at any time in all voices: far denser than music."""
+    random = np.random.default_rng(seed)
+    voices: dict[str, tuple[ScoreNote, ...]] = {}
+    for voice in vocab.VOICES:
+        notes = []
+        for onset in random.uniform(0, 9.9, random.integers(0, 60)):
+            end = min(10.0, onset + random.choice([0.02, 0.1, 0.5, 2.0, 6.0]))
+            size = random.choice([1, 1, 1, 3, 5])
+            pitches, velocities = random.integers(36, 84, size), random.integers(1, 128, size)
+            notes += [ScoreNote(float(onset), end, *map(int, pair)) for pair in zip(pitches, velocities, strict=True)]
+        voices[voice] = tuple(sorted(notes))
+    return Score(10.0, voices)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_notes_of_any_score_come_back_or_are_counted(seed: int) -> None:
+    """All but one in a hundred, in the pads of a score too dense for any music; and none is invented."""
+    score = random_score(seed)
+    codes, losses = encode_score(score)
+    decoded = decode_score(codes, score.duration)
+    counted = len(decoded.notes) + losses.doubled + losses.no_room + losses.outside
+    assert abs(counted - losses.notes) <= 0.01 * losses.notes
+    assert len(decoded.notes) > 0.9 * losses.notes
+    assert len(lost_notes(decoded, score, 0.0101)) <= 0.01 * losses.notes
+
+
 @pytest.mark.parametrize("style", ["ambient", "orchestral", "waltz", "funk"])
 def test_instruments_of_a_piece_play_its_score_again(style: str) -> None:
     """The cast of the style, the accents' two instruments, and the harp's runs."""

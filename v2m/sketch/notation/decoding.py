@@ -16,7 +16,6 @@ from v2m.sketch.notation.score import Score, ScoreNote
 
 MAX_HOLD_S = 20.0
 MAX_TONES = 12  # of a voice at a time
-SPELL_FRAMES = 16  # after a start or join in which tones and a velocity are still named for it
 MIN_BEAT_FRAMES = 8  # 375 beats a minute
 DRUM_NOTE_S = 0.1
 
@@ -68,7 +67,7 @@ class _VoiceDecoder:
         self._before: dict[int, list[int]] = {}  # tones that the last start may hold on
         self._recent: list[list[int]] = []  # attacks that a velocity is for
         self._joined: list[list[int]] = []  # attacks since the last join
-        self._start = self._join = -SPELL_FRAMES
+        self._start = self._join = -vocab.SPELL_FRAMES
 
     def decode(self, row: list[int]) -> list[ScoreNote]:
         """Return the notes of a row of codes."""
@@ -91,12 +90,12 @@ class _VoiceDecoder:
         instruction = vocab.parse_pitch(entry)
         if entry == vocab.REST:
             self._end_all(frame)
-            self._start = self._join = -SPELL_FRAMES
+            self._start = self._join = -vocab.SPELL_FRAMES
         elif vocab.EARLIER <= entry < vocab.NUM_ENTRIES:
             self._move_join(entry - vocab.EARLIER + 1)
         elif vocab.LEVEL <= entry < vocab.EARLIER:
             self._velocity = vocab.level_velocity(entry - vocab.LEVEL)
-            if frame - max(self._start, self._join) <= SPELL_FRAMES:
+            if frame - max(self._start, self._join) <= vocab.SPELL_FRAMES:
                 for note in self._recent:
                     note[3] = self._velocity
             self._recent = []
@@ -107,7 +106,7 @@ class _VoiceDecoder:
         if kind == vocab.START:
             self._before = dict(self._sounding) if self._is_tied else {}
             self._end_all(frame)
-            self._recent, self._start, self._join = [], frame, -SPELL_FRAMES
+            self._recent, self._start, self._join = [], frame, -vocab.SPELL_FRAMES
             self._attack(frame, pitch)
         elif kind == vocab.JOIN:
             self._join, self._joined = frame, []
@@ -116,7 +115,7 @@ class _VoiceDecoder:
             time = self._join if kind == vocab.JOIN_WITH and self._join >= 0 else self._start
             if kind == vocab.JOIN_WITH:
                 self._before.pop(pitch, None)
-            if time >= 0 and frame - max(self._start, self._join) <= SPELL_FRAMES:
+            if time >= 0 and frame - max(self._start, self._join) <= vocab.SPELL_FRAMES:
                 self._attack(time, pitch)
 
     def _move_join(self, frames: int) -> None:

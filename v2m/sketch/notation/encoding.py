@@ -106,13 +106,15 @@ def _encode_voice(voice: str, notes: Sequence[ScoreNote], count: int, losses: Lo
             continue
         seen.add((frame, pitch))
         sounding.append((max(0, frame), frame + 1 if is_drums else max(frame + 1, end), pitch, note.velocity))
-    gestures = _tied_gestures(sounding) if is_tied else _gestures(sounding, is_drums)
-    starts = [gesture[0].frame for gesture in gestures] + [count]
-    if not is_tied:
-        ends = ((end, starts[bisect_right(starts, frame)]) for frame, end, *_ in sounding)
-        losses.shortened += sum(min(end, count) > following + SHORTENED_FRAMES for end, following in ends)
     row = np.full(count, vocab.REST, np.int64)
     writer = _Writer(row, losses)
+    if is_tied:
+        _write_tied(_group(sounding), writer, count)
+        return row
+    gestures = _gestures(sounding, is_drums)
+    starts = [gesture[0].frame for gesture in gestures] + [count]
+    ends = ((end, starts[bisect_right(starts, frame)]) for frame, end, *_ in sounding)
+    losses.shortened += sum(min(end, count) > following + SHORTENED_FRAMES for end, following in ends)
     for gesture, following in zip(gestures, starts[1:], strict=True):
         writer.write(gesture, following)
     return row
@@ -142,29 +144,33 @@ def _gestures(notes: list[tuple[int, int, int, int]], is_drums: bool) -> list[li
     return gestures
 
 
-def _tied_gestures(notes: list[tuple[int, int, int, int]]) -> list[list[_Attack]]:
-    """Group the attacks of a pad; where tones have ended, a start names those again that are held on."""
-    gestures: list[list[_Attack]] = []
-    held: dict[int, int] = {}  # pitch → end of the tones named since the last start
-    for group in _group(notes):
-        frame, tones = group[0][0], [note[2:] for note in group]
-        pitches = {pitch for pitch, _ in tones}
-        if held and max(held.values()) < frame:  # a rest has ended all
-            held = {}
-        is_gesture = bool(gestures) and frame <= gestures[-1][0].frame + TIE_FRAMES
-        tied = [pitch for pitch, end in held.items() if end > frame + TIE_FRAMES and pitch not in pitches]
-        attack = _Attack(frame, tones)
-        if is_gesture or (held and len(tied) == len(held)):
-            gestures[-1].append(attack)
-        else:
-            again = [tone for tone in tones if tone[0] in held]
-            others = [(pitch, 0) for pitch in sorted(tied)] + [tone for tone in tones if tone[0] not in held]
-            attack = _Attack(frame, others or again, again=again if others else [], rest_before=not others)
-            gestures.append([attack])
-            held = {pitch: held[pitch] for pitch in tied}
-        held |= {note[2]: note[1] for note in group}
-        attack.end = max(held.values())
-    return gestures
+def _write_tied(groups: list[list[tuple[int, int, int, int]]], writer: _Writer, count: int) -> None:
+    """Write the gestures of a pad; where tones have ended, a start names those again that are held on."""
+    held: dict[int, int] = {}  # pitch → end of the tones that the codes hold
+    index = 0
+    while index < len(groups):
+        gesture: list[_Attack] = []
+        while index < len(groups):
+            group = groups[index]
+            frame, tones = group[0][0], [note[2:] for note in group]
+            if held and max(held.values()) < frame:  # a rest has ended all
+                held = {}
+            pitches = {pitch for pitch, _ in tones}
+            tied = [pitch for pitch, end in held.items() if end > frame + TIE_FRAMES and pitch not in pitches]
+            attack = _Attack(frame, tones)
+            if not gesture:
+                again = [tone for tone in tones if tone[0] in held]
+                others = [tone for tone in tones if tone[0] not in held] + [(pitch, 0) for pitch in sorted(tied)]
+                attack = _Attack(frame, others or again, again=again if others else [], rest_before=not others)
+                held = {pitch: held[pitch] for pitch in tied}
+            elif frame > gesture[0].frame + TIE_FRAMES and (not held or len(tied) < len(held)):
+                break
+            gesture.append(attack)
+            held |= {note[2]: note[1] for note in group}
+            attack.end = max(held.values())
+            index += 1
+        for pitch in writer.write(gesture, groups[index][0][0] if index < len(groups) else count):
+            held.pop(pitch, None)
 
 
 class _Writer:
@@ -173,24 +179,26 @@ class _Writer:
     def __init__(self, row: NDArray[np.int64], losses: Losses) -> None:
         self.row, self.losses, self.level = row, losses, vocab.DEFAULT_LEVEL
 
-    def write(self, gesture: list[_Attack], following: int) -> None:
-        """Write one gesture, which must end before frame `following`."""
+    def write(self, gesture: list[_Attack], following: int) -> list[int]:
+        """Write one gesture, which must end before frame `following`; return the pitches left out."""
         start = gesture[0]
         if start.rest_before and start.frame and self.row[start.frame - 1] == vocab.HOLD:
             self.row[start.frame - 1] = vocab.REST
-        instructions, num_left_out = _spell(gesture, following, exact=True)
-        if num_left_out:
-            instructions, num_left_out = _spell(gesture, following, exact=False)
-        self.losses.no_room += num_left_out
+        instructions, left_out, is_exact = _spell(gesture, following, exact=True)
+        if left_out or not is_exact:
+            instructions, left_out, _ = _spell(gesture, following, exact=False)
+        tied = {pitch for pitch, velocity in start.tones if not velocity}
+        self.losses.no_room += sum(pitch not in tied for pitch in left_out)
         free = max(instructions) + 1
         levels = [level for level in map(self._new_level, gesture) if level is not None]
-        if levels and free < following:
+        if levels and free < min(following, start.frame + vocab.SPELL_FRAMES):
             self.level = levels[0]
             instructions[free] = vocab.LEVEL + self.level
         end = min(max(attack.end for attack in gesture), following)
         self.row[start.frame : end] = vocab.HOLD
         for frame, entry in instructions.items():
             self.row[frame] = entry
+        return left_out
 
     def _new_level(self, attack: _Attack) -> int | None:
         """Return the level of the attack's tones where the current one is far from it."""
@@ -203,8 +211,8 @@ class _Writer:
         return vocab.level_entry(mean) - vocab.LEVEL
 
 
-def _spell(gesture: list[_Attack], following: int, *, exact: bool) -> tuple[dict[int, int], int]:
-    """Return the instructions of a gesture by frame, and how many tones lack one before `following`.
+def _spell(gesture: list[_Attack], following: int, *, exact: bool) -> tuple[dict[int, int], list[int], bool]:
+    """Return a gesture's instructions by frame, pitches left out, and whether all times are right.
 
     The tones of a join go before the next join. If `exact`, that one is then written late, and its time corrected.
     Else it is on time, and tones that wait go to the nearer of the last start or join and this one.
@@ -215,6 +223,8 @@ def _spell(gesture: list[_Attack], following: int, *, exact: bool) -> tuple[dict
     last, late = start.frame, 0
     for frame in range(start.frame + 1, following):
         is_due = bool(joins) and joins[0].frame <= frame
+        if not is_due and frame - last >= vocab.SPELL_FRAMES and not joins:
+            break
         if late:
             instructions[frame], late = vocab.earlier_entry(late), 0
         elif is_due and not (exact and with_join):
@@ -231,4 +241,5 @@ def _spell(gesture: list[_Attack], following: int, *, exact: bool) -> tuple[dict
             instructions[frame] = vocab.pitch_entry(vocab.START_WITH, with_start.pop(0))
         elif not joins:
             break
-    return instructions, len(with_start) + len(with_join) + sum(len(join.tones) for join in joins) + bool(late)
+    left_out = [*with_start, *with_join, *(pitch for join in joins for pitch, _ in join.tones)]
+    return instructions, left_out, not late

@@ -37,6 +37,7 @@ LEVEL = JOIN_WITH + NUM_PITCHES  # velocity of the tones just named and, until c
 NUM_LEVELS, LEVEL_STEP = 16, 8
 EARLIER = LEVEL + NUM_LEVELS  # moves the tones of the last join 1 to `MAX_EARLIER` frames earlier
 MAX_EARLIER = 8
+SPELL_FRAMES = 16  # after a start or join in which tones and a velocity are still named for it
 NUM_ENTRIES = EARLIER + MAX_EARLIER  # of a voice; the meter uses the first 193
 CODEBOOK_SIZE = 384  # of all codebooks: the next multiple of 64
 DEFAULT_LEVEL = 9  # of a voice before its first instruction: velocity 76

@@ -17,7 +17,7 @@ from v2m.analysis.rhythm import BeatTrack
 from v2m.core import timing
 from v2m.core.timing import TimeMap
 from v2m.core.types import Cut, Floats
-from v2m.sketch.plan.beat_grid import HIT_TOLERANCE_S, hit_rewards
+from v2m.sketch.plan.beat_grid import HIT_TOLERANCE_S, SOUND_LAG_S, hit_rewards
 
 MAX_STRETCH = 0.04  # share by which the music becomes longer or shorter
 MAX_STRETCH_CHANGE = 0.02  # from beat to beat; listeners just notice 0.02 to 0.03 (Drake & Botte 1993)
@@ -31,8 +31,8 @@ TRIMMED_START_COST = 0.4  # per second of its beginning that is lost
 TRIMMED_END_COST = 0.4  # per second of its end that is lost
 STRETCH_CHANGE_COST = 1.0  # per relative change of rate
 STRETCH_COST = 0.25  # per second of music and relative stretch
-SOUND_LAG_S, HIT_SIGMA_S = 0.01, 0.03  # best distance of a beat after its cut, and the deviation from it
-MIN_HIT_VALUE = 0.9  # of a beat 70 ms from its cut
+EXACT_S = 0.02  # from a cut, below which all beats are equal
+BEAT_ERROR_S = 0.02  # of measured beats: the scale of a logistic distribution
 SECTION_GAIN = 2.0  # of a section that stays on its cut
 MIN_LAST_GAP_S = 0.05  # from the last beat that is used to the end
 
@@ -81,11 +81,9 @@ def plan_time_warp(
 
 
 def _met_value(offset_s: Floats) -> Floats:
-    """Value 0–1 of a beat by its distance to a cut: nearly even within 70 ms.
-
-    Measured beats are less exact than planned ones.
-    """
-    value = MIN_HIT_VALUE + (1 - MIN_HIT_VALUE) * np.exp(-0.5 * ((offset_s - SOUND_LAG_S) / HIT_SIGMA_S) ** 2)
+    """Return the probability, 0–1, that a beat is within 70 ms of a cut, by its measured distance."""
+    distance = np.maximum(np.abs(offset_s - SOUND_LAG_S), EXACT_S)
+    value = 1 / (1 + np.exp((distance - HIT_TOLERANCE_S) / BEAT_ERROR_S))
     return np.where(np.abs(offset_s) <= HIT_TOLERANCE_S, value, 0.0)
 
 

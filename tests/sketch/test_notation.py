@@ -153,13 +153,13 @@ def test_notes_of_any_score_come_back_or_are_counted(seed: int) -> None:
 
 @pytest.mark.parametrize("style", ["ambient", "orchestral", "waltz", "funk"])
 def test_instruments_of_a_piece_play_its_score_again(style: str) -> None:
-    """The cast of the style, the accents' two instruments, and the harp's runs."""
+    """The cast of the style but for a third pad, the accents' two instruments, and the harp's runs."""
     piece = compose_piece(style, 1)
     again = perform(Score.from_piece(piece), STYLES[style], Tags(), 1)
     before, after = (
         Counter((p.program, n.pitch) for p in parts for n in p.notes) for parts in (piece.parts, again.parts)
     )
-    assert (before & after).total() >= 0.97 * before.total()
+    assert (before & after).total() >= 0.95 * before.total()
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -1,6 +1,6 @@
 """Timing, pitch, onsets and stereo image of ffmpeg's rubberband: `uv run python -m bench.stretch`.
 
-Settings of the filter side by side. Impulses and a steady chord along four time maps whose rate changes within ±4 %
+Settings of the filter side by side. Impulses and a steady chord along four time maps whose rate changes within ±6 %
 every 1.25 s; stereo music of Sketch's (five styles) at one rate, 3 % faster. Last line: one JSON object of what
 `v2m.pipeline.alignment` uses.
 """
@@ -19,6 +19,7 @@ from v2m.core.types import Audio, Floats, Tags
 from v2m.generators.sketch import Sketch
 from v2m.media import video
 from v2m.pipeline import alignment
+from v2m.pipeline.time_warp import MAX_STRETCH
 
 RATE, SECONDS = 48_000, 17.0
 PLANTED = np.arange(0.75, SECONDS - 1, 0.5)
@@ -48,7 +49,7 @@ def chord() -> Audio:
 
 def make_time_map(seed: int) -> TimeMap:
     knots = np.arange(0, SECONDS + 1.25, 1.25)
-    rates = np.random.default_rng(seed).uniform(0.96, 1.04, len(knots) - 1)
+    rates = np.random.default_rng(seed).uniform(1 - MAX_STRETCH, 1 + MAX_STRETCH, len(knots) - 1)
     return TimeMap(knots, np.concatenate([[0.0], np.cumsum(np.diff(knots) * rates)]))
 
 

@@ -15,6 +15,7 @@ from v2m.core.types import Audio, Cut, Section, Soundtrack, Video, VisualFeature
 from v2m.media.ffmpeg import FFmpegError
 from v2m.pipeline import alignment
 from v2m.pipeline.alignment import align_to_cuts
+from v2m.pipeline.time_warp import MAX_STRETCH
 
 SECONDS = 24.0
 BEATS = np.arange(0.35, SECONDS - 0.3, 0.6)
@@ -56,7 +57,7 @@ def test_alignment_meets_more_cuts_also_in_the_audio(music: Audio) -> None:
     assert status["before"]["hits"] <= 0.5
     assert status["after"]["hits"] >= 0.75
     assert status["after"]["strongest_on_downbeat"]
-    assert status["max_stretch"] <= 0.04
+    assert status["max_stretch"] <= MAX_STRETCH
     assert result.metadata["alignment"] == status["after"]
     assert len(result.metadata["hits"]) == round(status["after"]["hits"] * len(CUTS))
     assert len(result.audio) == len(music)

@@ -19,7 +19,9 @@ from v2m.core.timing import TimeMap
 from v2m.core.types import Cut, Floats
 from v2m.sketch.plan.beat_grid import HIT_TOLERANCE_S, SOUND_LAG_S, hit_rewards
 
-MAX_STRETCH = 0.04  # share by which the music becomes longer or shorter
+# Share by which the music becomes longer or shorter: people sing songs that they know within 0.08 of their tempo
+# (Levitin & Cook 1996)
+MAX_STRETCH = 0.06
 MAX_STRETCH_CHANGE = 0.02  # from beat to beat; listeners just notice 0.02 to 0.03 (Drake & Botte 1993)
 GRID_S = 0.004
 MAX_SHIFT_S = 2.0
@@ -59,7 +61,7 @@ def plan_time_warp(
 
     A downbeat on the strongest cut counts before all else, the more accented the better; then the strengths of all cuts
     that beats meet within ±70 ms, and those of cuts on downbeats again. A start of one of `sections` (seconds) that
-    stays on its cut counts as two cuts. The stretch is at most 4 % and changes by at most 2 % a beat.
+    stays on its cut counts as two cuts. The stretch is at most 6 % and changes by at most 2 % a beat.
     """
     beats = track.beats[track.beats < duration - MIN_LAST_GAP_S]
     cuts = [cut for cut in cuts if 0 < cut.time < duration]

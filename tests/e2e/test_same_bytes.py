@@ -94,7 +94,7 @@ KINDS = {
     "markers": ["score/clip.v2m.otio", "edl/clip.v2m.edl"],
     "report": ["score/clip.v2m.png"],
     "evaluate": ["measures.csv", "measures.summary.csv"],
-    "synthesize": ["synthetic/*.mp4", "synthetic/*.wav", "synthetic/*.json"],
+    "synthesize": ["synthetic/*.mp4", "synthetic/*.wav", "synthetic/*.mid", "synthetic/*.json"],
     "prepare": ["shards/*.tar", "shards/*.json", "shards/*.jsonl"],
     "tag": ["tags/*.json"],
     "training": ["training/checkpoints/*.ckpt"],

@@ -131,7 +131,7 @@ def test_video_beyond_the_aspect_ratio_limit_is_measured_instead(
         ribbon = replace(clip, width=width, height=height)
         assert tagger.tag(ribbon, Tags(tempo=90)) == HeuristicTagger().tag(ribbon, Tags(tempo=90))
         assert "too narrow" in caplog.text
-    with pytest.raises(DependencyError, match="no weights"):
+    with pytest.raises(UsageError, match="no weights"):
         tagger.tag(replace(clip, width=3980, height=20), Tags())
 
 

@@ -16,7 +16,7 @@ from v2m.core.types import Floats, Tags
 from v2m.generators.sketch import Sketch
 from v2m.sketch.compose.arrange import Piece
 from v2m.sketch.compose.lead_sheet import Note, Part
-from v2m.sketch.perform.effects import NoiseEffects, compress, render_riser
+from v2m.sketch.perform.effects import NoiseEffects, compress, level_sections, render_riser
 from v2m.sketch.perform.synthesizer import DEFAULT_SOUNDFONT, provenance, render_mix
 from v2m.sketch.styles import STYLES
 
@@ -106,6 +106,29 @@ def test_the_compressor_accepts_any_length(count: int) -> None:
     sound = np.full((2, count), 0.5, np.float32)
     compress(sound, [], RATE)
     assert np.abs(sound - 0.5).max() < 1e-6
+
+
+@pytest.mark.parametrize(("style", "seed"), [("ambient", 5), ("acoustic folk", 2)])
+def test_loudness_range_is_that_of_recordings(style: str, seed: int) -> None:
+    """People's music for a game has 10 dB between its 10th and its 95th percentile, the median of 40 pieces."""
+    samples = render_piece(style, seed, duration=40.0).audio.samples[:, : 36 * RATE]  # without the final chord
+    blocks = np.square(samples.astype(float)).mean(0).reshape(-1, 2 * RATE // 5).mean(1)
+    quiet, loud = np.percentile(10 * np.log10(blocks), [10, 95])
+    assert loud - quiet < 13
+
+
+def test_leveling_keeps_a_share_of_the_difference_between_sections() -> None:
+    time = np.arange(40 * RATE) / RATE
+    tone = np.tile(np.sin(2 * np.pi * 220 * time), (2, 1)).astype(np.float32)
+    tone *= np.where(time < 20, 0.1, 0.8).astype(np.float32)
+    stems = [0.25 * tone, 0.75 * tone]
+    level_sections(tone, stems, RATE, 0.5)
+    quiet, loud = (np.abs(tone[:, a * RATE : b * RATE]).max() for a, b in ((5, 15), (25, 35)))
+    assert loud / quiet == pytest.approx(8**0.5, rel=0.02)
+    np.testing.assert_allclose(sum(stems), tone, atol=1e-6)
+    silence = np.zeros((2, RATE), np.float32)
+    level_sections(silence, [], RATE, 0.5)
+    assert not silence.any()
 
 
 @pytest.mark.parametrize("style", ["cinematic", "orchestral", "waltz"])

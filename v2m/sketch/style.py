@@ -152,6 +152,7 @@ class Style:
     rootless_voicings: bool = False  # chords leave the root to the bass
     sidechain_depth: float = 0.0  # ducking of the pads on each beat with drums, 0–1
     lowpass_hz: float = 20000.0  # of the whole mix
+    loudness_share: float = 0.5  # of the difference in loudness between sections, in dB, that the mix keeps
     treble_db: float = 0.0  # gain of the whole mix high above 1 kHz, as far listeners have it from an orchestra
     wow_cents: float = 0.0  # pitch deviation of a worn tape
     vinyl_noise: float = 0.0  # level of hiss and crackle, 0–1

@@ -51,6 +51,10 @@ THRESHOLD_DB = 6.0  # of a peak above the surrounding power
 RATIO = 5.0
 ATTACK_DB_PER_S, RELEASE_DB_PER_S = 1500.0, 50.0
 BLOCK_STEPS = 1024  # processed at once: bounds the memory
+# Leveling of sections
+LEVELING_STEP_S = 0.1
+LEVELING_WINDOW_S = 4.0  # over which a section's power is averaged
+MAX_LEVELING_DB = 8.0
 
 
 def impulse_response(reverb: Reverb, sample_rate: int) -> NDArray[np.float32]:
@@ -132,6 +136,32 @@ def compress(mix: NDArray[np.float32], stems: Sequence[NDArray[np.float32]], sam
     for part in mapped_array.chunks(mix.shape[1], BLOCK_STEPS * step):
         samples = np.arange(part.start, part.stop)
         gain = (10.0 ** (-np.interp(samples, points, curve) / 20.0)).astype(np.float32)
+        for audio in (mix, *stems):
+            audio[:, part] *= gain
+
+
+def level_sections(
+    mix: NDArray[np.float32], stems: Sequence[NDArray[np.float32]], sample_rate: int, share: float
+) -> None:
+    """Bring quiet and loud sections of `mix` (2, N) nearer to each other in place, and `stems` by the same gain.
+
+    `share` of the difference in dB to the mean power stays, but for what is more than MAX_LEVELING_DB.
+    """
+    step = max(1, seconds_to_samples(LEVELING_STEP_S, sample_rate))
+    power = _measure_levels(mix, step)[1]
+    total = float(power.mean())
+    if total <= 0.0:
+        return
+    window = np.hanning(round(LEVELING_WINDOW_S / LEVELING_STEP_S) + 2)[1:-1]
+    weight = np.convolve(np.ones(len(power)), window, "full")
+    surrounding = np.convolve(power, window, "full") / weight
+    first = (len(window) - 1) // 2
+    excess = 10.0 * np.log10(surrounding[first : first + len(power)] / total + 1e-9)
+    gains = np.clip((share - 1.0) * excess, -MAX_LEVELING_DB, MAX_LEVELING_DB)
+    points = (np.arange(len(gains)) + 0.5) * step
+    for part in mapped_array.chunks(mix.shape[1], BLOCK_STEPS * step):
+        samples = np.arange(part.start, part.stop)
+        gain = (10.0 ** (np.interp(samples, points, gains) / 20.0)).astype(np.float32)
         for audio in (mix, *stems):
             audio[:, part] *= gain
 

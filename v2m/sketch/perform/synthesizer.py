@@ -23,7 +23,7 @@ from v2m.core.timing import db_to_gain, samples_to_seconds, seconds_to_samples, 
 from v2m.core.types import Floats, ProgressFn
 from v2m.sketch.compose.lead_sheet import LeadSheet, Part
 from v2m.sketch.instruments import INSTRUMENTS
-from v2m.sketch.perform.effects import MixBus, NoiseEffects, compress
+from v2m.sketch.perform.effects import MixBus, NoiseEffects, compress, level_sections
 from v2m.sketch.perform.soundfont import (
     DRUM_BANK,
     PresetKey,
@@ -209,6 +209,7 @@ def render_mix(
         mapped_array.release_pages()
         progress(min(1.0, (start + bus.hop) / count))
     compress(mix, list(stem_audio.values()), sample_rate)
+    level_sections(mix, list(stem_audio.values()), sample_rate, sheet.style.loudness_share)
     for audio in (mix, *stem_audio.values()):
         _apply_levels(audio, sheet.plan.levels, sample_rate)
         _duck_before_cuts(audio, sheet, sample_rate)

@@ -172,6 +172,7 @@ WALTZ = Style(
     accent=Accent(("crash", "kick"), high_program=8),
     reverb=Reverb(rt60_s=1.6, damping=0.55, predelay_ms=18, wet_level=0.2),
     treble_db=-8,
+    loudness_share=0.7,
     transition="gliss",
     leap_probability=0.2,
     rest_probability=0.12,

@@ -50,6 +50,7 @@ AMBIENT = Style(
     ),
     accent=Accent(low_program=14, high_program=98),
     reverb=Reverb(rt60_s=4.2, damping=0.55, predelay_ms=30, wet_level=0.5),
+    loudness_share=0.7,
     transition="none",
     leap_probability=0.25,
     rest_probability=0.3,
@@ -127,6 +128,7 @@ CINEMATIC = Style(
     accent=Accent(("cymbals", "bass drum"), low_program=57),
     reverb=Reverb(rt60_s=2.6, damping=0.5, predelay_ms=25, wet_level=0.3),
     treble_db=-8,
+    loudness_share=0.7,
     transition="swell",
     leap_probability=0.2,
     rest_probability=0.1,
@@ -201,6 +203,7 @@ ORCHESTRAL = Style(
     accent=Accent(("cymbals", "bass drum"), low_program=47),
     reverb=Reverb(rt60_s=2.2, damping=0.5, predelay_ms=24, wet_level=0.28),
     treble_db=-8,
+    loudness_share=0.7,
     transition="gliss",
     common_practice=True,
 )

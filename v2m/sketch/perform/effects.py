@@ -1,13 +1,13 @@
-"""Effects of the mix: equalization and reverb of each stem, noise, and a bus compressor.
+"""Effects of the mix: equalization, reverb, noise, a bus compressor, and leveling of sections.
 
 The reverb's impulse response is noise that decays exponentially, each octave band at its own rate, after a few early
 echoes (Moorer, "About this reverberation business", Computer Music Journal 3(2), 1979). Independent noise left and
 right makes it wide.
 
 The compressor looks ahead. Its threshold lies a fixed distance above the power of the surrounding seconds, so that
-quiet and loud sections keep their relative levels. Attack and release are straight lines in dB, computed as running
-maxima: no loop over samples. Its values are hand-tuned so that mastering to −14 LUFS leaves its limiter next to nothing
-(tests/sketch/test_mix.py).
+quiet and loud sections keep their relative levels; leveling changes these, over seconds. Attack and release are
+straight lines in dB, computed as running maxima: no loop over samples. The compressor's values are hand-tuned so that
+mastering to −14 LUFS leaves its limiter next to nothing (tests/sketch/test_mix.py).
 
 N samples, G points of the compressor's gain curve.
 """
@@ -143,7 +143,7 @@ def compress(mix: NDArray[np.float32], stems: Sequence[NDArray[np.float32]], sam
 def level_sections(
     mix: NDArray[np.float32], stems: Sequence[NDArray[np.float32]], sample_rate: int, share: float
 ) -> None:
-    """Bring quiet and loud sections of `mix` (2, N) nearer to each other in place, and `stems` by the same gain.
+    """Bring quiet and loud sections of `mix` (2, N) nearer to each other in place, and `stems` with it.
 
     `share` of the difference in dB to the mean power stays, but for what is more than MAX_LEVELING_DB.
     """

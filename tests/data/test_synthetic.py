@@ -14,8 +14,10 @@ from v2m.cli.synthesize import main
 from v2m.core.timing import time_grid
 from v2m.core.types import Tags
 from v2m.data.sources import discover_videos
-from v2m.data.synthetic import FPS, STROKE_S, add_percussion, make_clips, render_frames, sample_scene
+from v2m.data.synthetic import FPS, STROKE_S, add_percussion, make_clip, make_clips, render_frames, sample_scene
 from v2m.media import audio, video
+from v2m.sketch.notation.midi_file import read_midi
+from v2m.sketch.styles import STYLES
 
 SECONDS, COUNT = 4.0, 3
 RATE = 8000
@@ -30,7 +32,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_clips_are_pairs_with_complete_tags(clips: Path) -> None:
+def test_clips_are_pairs_with_tags(clips: Path) -> None:
     result = discover_videos([clips])
     assert [item.name for item in result] == ["00000.mp4", "00001.mp4", "00002.mp4"]
     for item in result:
@@ -39,7 +41,8 @@ def test_clips_are_pairs_with_complete_tags(clips: Path) -> None:
         clip, sound = video.open(item.video), audio.load(item.audio, 32000, 60.0)
         assert clip.duration == pytest.approx(SECONDS, abs=0.01)
         assert len(sound) / 32000 == pytest.approx(SECONDS, abs=0.01)
-        assert Tags(**json.loads(item.tags.read_text())).is_complete
+        tags = Tags(**json.loads(item.tags.read_text()))
+        assert all((tags.caption, tags.genres, tags.moods, tags.tempo, tags.key))
 
 
 def test_cuts_are_detected_where_they_were_drawn(clips: Path) -> None:
@@ -66,12 +69,30 @@ def test_scene_parameters_are_correlated_and_cover_their_ranges() -> None:
     assert light.max() > 0.6
 
 
-def test_cuts_and_flashes_lie_on_beats() -> None:
-    for seed in range(20):
-        scene = sample_scene(seed, 8.0)
-        beats = time_grid(scene.tempo / 60, 8.0)
-        for time in (*scene.cuts, *scene.flashes):
-            assert 0 <= min(time - beats[beats <= time + 1e-6]) < 1 / FPS + 1e-6
+def test_flashes_lie_on_beats_and_so_do_all_cuts_of_half_of_the_scenes() -> None:
+    def on_beats(times: tuple[float, ...], tempo: float) -> bool:
+        beats = time_grid(tempo / 60, 8.0)
+        return all(-1e-6 <= min(time - beats[beats <= time + 1e-6]) < 1 / FPS + 1e-6 for time in times)
+
+    scenes = [sample_scene(seed, 8.0) for seed in range(200)]
+    assert all(on_beats(scene.flashes, scene.tempo) for scene in scenes)
+    with_cuts = [scene for scene in scenes if len(scene.cuts) > 2]
+    assert 0.3 < sum(on_beats(scene.cuts, scene.tempo) for scene in with_cuts) / len(with_cuts) < 0.7
+
+
+def test_genres_and_tonics_are_drawn_and_reach_tags_and_score(tmp_path: Path) -> None:
+    scenes = [sample_scene(seed, SECONDS) for seed in range(200)]
+    assert {scene.genre for scene in scenes} == {None, *STYLES}
+    assert {scene.tonic for scene in scenes} == set(range(12))
+    seed = next(seed for seed, scene in enumerate(scenes) if scene.genre == "funk")
+    assert make_clip(tmp_path, seed, SECONDS, 0, with_audio=False)
+    tags = Tags(**json.loads((tmp_path / f"{seed:05d}.tags.json").read_text()))
+    assert tags.genres == ("funk",)
+    assert tags.tonic_and_mode is not None
+    assert tags.tonic_and_mode[0] == scenes[seed].tonic
+    assert not (tmp_path / f"{seed:05d}.wav").exists()
+    score = read_midi(tmp_path / f"{seed:05d}.mid")
+    assert 60 / np.diff(score.beats).mean() == pytest.approx(scenes[seed].tempo, rel=0.06)
 
 
 def test_rendered_frames_show_flashes_and_motion() -> None:

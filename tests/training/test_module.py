@@ -186,6 +186,13 @@ def test_learning_rate_schedule_is_warmup_then_cosine() -> None:
     assert how.lr_factor(500, 110) == how.lr_factor(110, 110)
 
 
+def test_learning_rate_schedule_is_constant_until_its_last_decay_steps() -> None:
+    how = OptimConfig(warmup_steps=10, decay_steps=20, min_lr_ratio=0.1)
+    assert [how.lr_factor(step, 110) for step in (4, 10, 50, 90)] == [0.5, 1.0, 1.0, 1.0]
+    assert abs(how.lr_factor(100, 110) - 0.55) < 1e-9
+    assert abs(how.lr_factor(110, 110) - 0.1) < 1e-9
+
+
 def test_validation_loss_is_independent_of_batch_size(tmp_path: Path) -> None:
     folder = made.write(tmp_path, (5,), seconds=4.0)
     model = module()

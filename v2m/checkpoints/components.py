@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from v2m.pretrained import safe_load
+from v2m.pretrained.builtin_encoders import FRAME_STATISTICS, HASHED_WORDS
 from v2m.pretrained.codecs import score
 
 SAFETENSORS_GLOB, PICKLE_GLOB = "model*.safetensors", "pytorch_model*.bin"
@@ -32,13 +33,14 @@ REQUIRED_FILES: dict[str, tuple[str, ...]] = {  # by kind of component: files to
     "style_encoder": (f"config.json|{COMPRESSION_FILE}", f"{_WEIGHTS}|{COMPRESSION_FILE}", WEIGHTS_INDEX),
 }
 COMPONENT_KINDS = tuple(REQUIRED_FILES)
+BUILT_IN = {"codec": score.MODEL_TYPE, "vision_encoder": FRAME_STATISTICS, "text_encoder": HASHED_WORDS}
 
 
 @dataclass(frozen=True)
 class Component:
     """A frozen model in transformers' format: either it has a `name`, or its checkpoint stores it.
 
-    The score codec is `score.MODEL_TYPE` by name, or a config.json alone.
+    Those of `BUILT_IN` have a name and no files; the score codec may be a config.json alone.
     """
 
     name: str | None = None  # a folder or a repository of the hub to fetch it from
@@ -58,11 +60,11 @@ class Component:
     @property
     def is_built_in(self) -> bool:
         """True where no files are needed."""
-        return self.name == score.MODEL_TYPE
+        return self.name in BUILT_IN.values()
 
     def score_config(self) -> Mapping[str, Any] | None:
         """Return the config of a score codec; None for another model."""
-        if self.is_built_in:
+        if self.name == score.MODEL_TYPE:
             return score.ScoreCodecConfig().to_dict()
         config = self.config
         if config is None and self.folder is not None and (self.folder / "config.json").is_file():

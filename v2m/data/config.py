@@ -11,12 +11,14 @@ class PrepareConfig:
     """Options for turning videos into samples.
 
     Args:
-        vision_encoder: Vision encoder: a folder or a repository of the hub (CLIP, SigLIP or DINOv2).
+        vision_encoder: Vision encoder: a folder or a repository of the hub (CLIP, SigLIP or DINOv2), or
+            v2m-frame-statistics-1, which needs no weights.
         pooling: Tokens of a frame: "grid" is 5 of them, "all" all (50 of CLIP ViT-B/32, which VidMuse reads).
         aspect: How a frame becomes a square; vidmuse takes VidMuse's own frames and filter, from full-size frames.
         codec: Codec of the music (EnCodec): a folder or a repository of the hub; v2m-score-1 reads the MIDI file beside
             each video instead of its sound.
-        text_encoder: Text encoder (T5): a folder or a repository of the hub.
+        text_encoder: Text encoder (T5): a folder or a repository of the hub, or v2m-hashed-words-1, which needs no
+            weights.
         stereo: Whether left and right are encoded each by itself, as MusicGen's stereo models have them: twice the
             codebooks.
         vocals: What is done about voices in the music and over it, sung or spoken.

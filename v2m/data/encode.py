@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from v2m.analysis.visual_events import EVENT_CHANNELS, visual_event_features
 from v2m.checkpoints.codec import load_codec
 from v2m.checkpoints.components import REQUIRED_FILES, Component
+from v2m.checkpoints.encoders import load_text_encoder, load_vision_encoder
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.prompts import build_prompt
 from v2m.core.protocols import Codec, Tagger, TextEncoder, VisionEncoder
@@ -33,8 +34,7 @@ from v2m.media.video import Limits
 from v2m.pretrained import weights
 from v2m.pretrained.codecs.base import InterleavedStereoCodec
 from v2m.pretrained.codecs.score import ScoreCodec
-from v2m.pretrained.text import T5TextEncoder
-from v2m.pretrained.vision import FrozenVisionEncoder, long_term_frame_times, window_frame_times
+from v2m.pretrained.vision import long_term_frame_times, window_frame_times
 from v2m.sketch.notation.midi_file import read_midi
 from v2m.sketch.notation.score import Score
 
@@ -73,9 +73,10 @@ class SampleEncoder:
     def load(cls, config: PrepareConfig, tagger: Tagger, device: torch.device) -> SampleEncoder:
         """Load the encoders. Raise DependencyError, or UsageError for what the codec cannot do."""
         folders = {kind: fetch_component(name, kind).folder for kind, name in component_names(config).items()}
-        vision_encoder = FrozenVisionEncoder.load(
-            folders["vision_encoder"], device, name=config.vision_encoder, pooling=config.pooling, aspect=config.aspect
-        )
+        vision_encoder = load_vision_encoder(
+            Component(config.vision_encoder, folders.get("vision_encoder")), device,
+            name=config.vision_encoder, pooling=config.pooling, aspect=config.aspect,
+        )  # fmt: skip
         codec = load_codec(Component(config.codec, folders.get("codec")), device)
         if isinstance(codec, ScoreCodec) and config.vocals == "remove":
             raise UsageError("scores have no voices to remove: leave out `vocals`")
@@ -87,7 +88,7 @@ class SampleEncoder:
             from v2m.pretrained.demucs import Demucs
 
             separator = Demucs.load(folders["separator"], device)
-        text_encoder = T5TextEncoder.load(folders["text_encoder"], device)
+        text_encoder = load_text_encoder(Component(config.text_encoder, folders.get("text_encoder")), device)
         return cls(config, vision_encoder, codec, text_encoder, tagger, separator)
 
     def manifest(self) -> Manifest:
@@ -226,8 +227,8 @@ class SampleEncoder:
 
 def component_names(config: PrepareConfig) -> dict[str, str]:
     """Return the models that have to be fetched."""
-    names = {"vision_encoder": config.vision_encoder, "text_encoder": config.text_encoder}
-    names |= {} if Component(config.codec).is_built_in else {"codec": config.codec}
+    names = {"vision_encoder": config.vision_encoder, "codec": config.codec, "text_encoder": config.text_encoder}
+    names = {kind: name for kind, name in names.items() if not Component(name).is_built_in}
     return names | ({"separator": config.separator} if config.vocals == "remove" else {})
 
 

@@ -1,17 +1,19 @@
 """Synthetic training clips whose music follows the picture: `v2m synthesize OUT`.
 
-The pictures are animated; the music is what HeuristicTagger and Sketch make of them, with a drum on each cut and a
-cymbal on each flash, so that tempo, mode, instruments and timing are learnable. Beside the sound is Sketch's score as
+The pictures are animated; the music is what Sketch makes of them, with a drum on each cut and a cymbal on each flash,
+so that tempo, key, instruments and timing are learnable. Half of the clips have cuts that ignore the beat, as in most
+videos; genre and tonic are drawn, the rest of the tags is HeuristicTagger's. Beside the sound is Sketch's score as
 MIDI, from which `v2m prepare --codec v2m-score-1` makes codes. H height, W width of a frame; N samples.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -21,13 +23,20 @@ from numpy.typing import NDArray
 from v2m.core.atomic import atomic_write
 from v2m.core.errors import UsageError
 from v2m.core.timing import seconds_to_samples, time_grid
-from v2m.core.types import Audio, Floats, Pixels, Tags
+from v2m.core.types import Audio, Floats, Pixels, Tags, Video
 from v2m.media import ffmpeg
+from v2m.sketch.compose.arrange import compose
+from v2m.sketch.compose.harmony import NOTE_NAMES
+from v2m.sketch.perform.midi import encode_midi
+from v2m.sketch.plan import planner
+from v2m.sketch.styles import STYLES, choose_style
 
 FPS = 24
 WIDTH, HEIGHT = 160, 96
 LUMA = np.array([0.2126, 0.7152, 0.0722])
 MIN_TEMPO, MAX_TEMPO = 60, 160
+CUT_SHARE, GENRE_SHARE = 0.85, 0.6  # of the scenes that have cuts; whose genre is drawn
+MIN_SHOT_S = 0.5  # where cuts ignore the beat
 
 SAMPLE_RATE = 32000
 PEAK_TO_RMS = 6.0  # peak of a stroke, over the root mean square of the music
@@ -47,21 +56,30 @@ class Scene:
     light: float  # 0–1
     hue: float  # degrees
     color: float  # saturation, 0–1
-    cuts: tuple[float, ...]  # seconds; on beats, as flashes
+    cuts: tuple[float, ...]  # seconds
     flashes: tuple[float, ...]
     seed: int
+    genre: str | None = None  # None is the one that the picture suggests
+    tonic: int = 0  # pitch class
 
 
 def sample_scene(seed: int, seconds: float) -> Scene:
-    """Draw a scene whose parameters go together: fast ones move quickly and are cut often."""
+    """Draw a scene whose parameters go together: fast ones move quickly and are cut often.
+
+    Flashes lie on beats; so do all cuts of half of the scenes.
+    """
     random = np.random.default_rng(seed)
     arousal, valence = random.random(2)
     tempo = round(MIN_TEMPO + (MAX_TEMPO - MIN_TEMPO) * arousal)
     beats = time_grid(tempo / 60, seconds)[1:]
     shot = int(random.choice([2, 4, 8] if arousal > 0.5 else [4, 8, 16]))
     offset = int(random.integers(0, shot))
-    cuts = beats[offset::shot] if random.random() < 0.85 else beats[:0]
+    cuts = beats[offset::shot] if random.random() < CUT_SHARE else beats[:0]
     flashes = [beat for beat in beats if random.random() < 0.15 * arousal]
+    if len(cuts) and random.random() < 0.5:
+        gaps = MIN_SHOT_S + random.gamma(2.0, max(shot * 60 / tempo - MIN_SHOT_S, MIN_SHOT_S) / 2, len(beats))
+        cuts = np.cumsum(gaps)
+    genre = str(random.choice(list(STYLES))) if random.random() < GENRE_SHARE else None
     return Scene(
         tempo=tempo,
         speed=float(0.02 + 0.5 * arousal**2),
@@ -71,7 +89,18 @@ def sample_scene(seed: int, seconds: float) -> Scene:
         cuts=_snap_to_frames(cuts, seconds),
         flashes=_snap_to_frames(np.array(flashes), seconds),
         seed=seed,
+        genre=genre,
+        tonic=int(random.integers(12)),
     )
+
+
+def scene_tags(scene: Scene, clip: Video) -> Tags:
+    """Return the tags of the scene's clip: its tempo, genre and tonic, and what the picture suggests."""
+    from v2m.taggers.heuristic import HeuristicTagger
+
+    tags = HeuristicTagger().tag(clip, Tags(tempo=scene.tempo, genres=(scene.genre,) if scene.genre else ()))
+    mode = tags.tonic_and_mode[1] if tags.tonic_and_mode else "major"
+    return replace(tags, key=f"{NOTE_NAMES[scene.tonic]} {mode}")
 
 
 def _snap_to_frames(times: Floats, seconds: float) -> tuple[float, ...]:
@@ -124,11 +153,9 @@ def add_percussion(music: Floats, scene: Scene, sample_rate: int) -> Floats:
     return out / max(1.0, float(np.abs(out).max()))
 
 
-def make_clip(out: Path, number: int, seconds: float, seed: int) -> bool:
-    """Write a clip, its sound, its score and, last, its tags; return False where they exist already."""
-    from v2m.generators.sketch import Sketch
-    from v2m.media import audio, video
-    from v2m.taggers.heuristic import HeuristicTagger
+def make_clip(out: Path, number: int, seconds: float, seed: int, *, with_audio: bool = True) -> bool:
+    """Write a clip, its sound if asked for, its score and, last, its tags; return False where they exist."""
+    from v2m.media import video
 
     suffixes = (".mp4", ".wav", ".mid", ".tags.json")
     video_path, audio_path, score_path, tags_path = (out / f"{number:05d}{suffix}" for suffix in suffixes)
@@ -137,16 +164,31 @@ def make_clip(out: Path, number: int, seconds: float, seed: int) -> bool:
     scene = sample_scene(seed * 1_000_003 + number, seconds)
     _encode_video(render_frames(scene, seconds), video_path)
     clip = video.open(video_path)
-    tags = HeuristicTagger().tag(clip, Tags(tempo=scene.tempo))
-    soundtrack = Sketch(sample_rate=SAMPLE_RATE).generate(clip, tags, scene.seed)
-    mono = add_percussion(soundtrack.audio.samples.mean(axis=0), scene, SAMPLE_RATE)
-    audio.save(Audio(mono[None].astype(np.float32), SAMPLE_RATE), audio_path)
-    assert soundtrack.midi is not None, "Sketch writes MIDI"
+    tags = scene_tags(scene, clip)
+    if with_audio:
+        midi = _write_audio(clip, tags, scene, audio_path)
+    else:
+        style = choose_style(tags)
+        plan = planner.plan_for_style(style, clip.visual_features(), clip.duration, tags, scene.seed)
+        piece = compose(plan, style, tags, scene.seed)
+        midi = encode_midi(piece.sheet, piece.parts, f"{style.name} in {piece.sheet.key.name}")
     with atomic_write(score_path) as file:
-        file.write(soundtrack.midi)
+        file.write(midi)
     with atomic_write(tags_path) as file:
         file.write(json.dumps(tags.to_dict(), ensure_ascii=False).encode() + b"\n")
     return True
+
+
+def _write_audio(clip: Video, tags: Tags, scene: Scene, path: Path) -> bytes:
+    """Write the sound of a clip; return its score as MIDI."""
+    from v2m.generators.sketch import Sketch
+    from v2m.media import audio
+
+    soundtrack = Sketch(sample_rate=SAMPLE_RATE).generate(clip, tags, scene.seed)
+    mono = add_percussion(soundtrack.audio.samples.mean(axis=0), scene, SAMPLE_RATE)
+    audio.save(Audio(mono[None].astype(np.float32), SAMPLE_RATE), path)
+    assert soundtrack.midi is not None, "Sketch writes MIDI"
+    return soundtrack.midi
 
 
 def _encode_video(images: Iterable[Pixels], path: Path) -> None:
@@ -157,9 +199,18 @@ def _encode_video(images: Iterable[Pixels], path: Path) -> None:
 
 
 def make_clips(
-    out: Path, count: int, seconds: float, seed: int, processes: int | None = None, *, quiet: bool = True
+    out: Path,
+    count: int,
+    seconds: float,
+    seed: int,
+    processes: int | None = None,
+    *,
+    with_audio: bool = True,
+    quiet: bool = True,
 ) -> int:
     """Make those of `count` clips that do not exist yet; return their number.
+
+    Without `with_audio` they have a score and no sound, in a fifth of the time.
 
     Raises UsageError where a number is out of range, or the folder holds something else or other clips.
     """
@@ -168,17 +219,18 @@ def make_clips(
     if not (count >= 1 and 1 <= seconds <= 600 and seed >= 0 and (processes is None or processes >= 1)):
         ranges = f"count {count} must be 1 or more, seconds {seconds:g} within 1 and 600, seed {seed} 0 or more"
         raise UsageError(f"{ranges}, processes {processes} 1 or more")
-    _record_settings(out, {"seconds": seconds, "seed": seed})
+    _record_settings(out, {"seconds": seconds, "seed": seed} | ({} if with_audio else {"audio": False}))
     workers = min(count, processes or os.cpu_count() or 1)
     if workers == 1:
-        return sum(make_clip(out, number, seconds, seed) for number in range(count))
+        return sum(make_clip(out, number, seconds, seed, with_audio=with_audio) for number in range(count))
     num_made = 0
     with (
         tqdm(total=count, desc="clips", unit="clip", disable=quiet or None) as bar,
         ProcessPoolExecutor(workers, get_context("spawn")) as pool,
     ):
         try:
-            for future in as_completed([pool.submit(make_clip, out, number, seconds, seed) for number in range(count)]):
+            make = functools.partial(make_clip, out, seconds=seconds, seed=seed, with_audio=with_audio)
+            for future in as_completed([pool.submit(make, number=number) for number in range(count)]):
                 num_made += future.result()
                 bar.update()
         except BaseException:  # Ctrl-C too: or else all that are queued would still be made
@@ -187,7 +239,7 @@ def make_clips(
     return num_made
 
 
-def _record_settings(out: Path, settings: dict[str, float]) -> None:
+def _record_settings(out: Path, settings: dict[str, float | bool]) -> None:
     path = out / SETTINGS_FILE
     if path.is_file():
         recorded = json.loads(path.read_text())

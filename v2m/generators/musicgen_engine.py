@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from v2m.checkpoints import V2M
 from v2m.checkpoints.codec import load_codec
+from v2m.checkpoints.encoders import load_text_encoder
 from v2m.core import prompts
 from v2m.core.audio_ops import loop_samples, peak_excess
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.progress import ignore_progress, sub_progress
-from v2m.core.protocols import Codec
+from v2m.core.protocols import Codec, TextEncoder
 from v2m.core.timing import codec_frames, mean_rate, samples_to_seconds, seconds_to_samples
 from v2m.core.types import Audio, ProgressFn, Soundtrack, Tags, Video
 from v2m.generators.options import DecoderName, WindowOptions
@@ -35,7 +36,6 @@ from v2m.pretrained.audiocraft import MultiBandCodec
 from v2m.pretrained.chroma import Chroma
 from v2m.pretrained.codecs.base import EnCodec, InterleavedStereoCodec
 from v2m.pretrained.codecs.score import ScoreCodec
-from v2m.pretrained.text import T5TextEncoder
 
 PROGRESS_SHARES = (0.02, 0.95)  # share of the work at which decoding of the LM begins and ends
 
@@ -50,7 +50,7 @@ class MusicGenEngine:
     def __init__(
         self,
         model: V2M,
-        text_encoder: T5TextEncoder | None,
+        text_encoder: TextEncoder | None,
         codec: Codec,
         chroma: Chroma | None,
         *,
@@ -271,10 +271,8 @@ def decode_codes(codec: Codec, codes: torch.Tensor, num_samples: int, tags: Tags
     return (wave / peak_excess(wave)).astype(np.float32)
 
 
-def _load_text_encoder(model: V2M, name: str, device: torch.device) -> T5TextEncoder:
-    component = model.component("text_encoder")
-    assert component.folder is not None, "a component that was asked for has been fetched"
-    encoder = T5TextEncoder.load(component.folder, device, config=component.config, state=component.state)
+def _load_text_encoder(model: V2M, name: str, device: torch.device) -> TextEncoder:
+    encoder = load_text_encoder(model.component("text_encoder"), device)
     if encoder.dim != model.config.text_dim:
         raise DependencyError(
             f"the text encoder of {name!r} gives {encoder.dim} numbers a token, the model reads {model.config.text_dim}"

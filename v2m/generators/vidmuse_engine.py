@@ -14,6 +14,7 @@ from torch import Tensor
 
 from v2m.analysis.visual_events import EVENT_CHANNELS, visual_event_features
 from v2m.checkpoints import V2M, VisualInputConfig
+from v2m.checkpoints.encoders import load_vision_encoder
 from v2m.core import prompts
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import VisionEncoder
@@ -24,7 +25,7 @@ from v2m.generators.options import DecoderName, WindowOptions
 from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.visual_conditioner import VisualInputs
-from v2m.pretrained.vision import FrozenVisionEncoder, long_term_frame_times, window_frame_times
+from v2m.pretrained.vision import long_term_frame_times, window_frame_times
 
 BATCH_FRAMES = 256  # frames in memory at a time
 
@@ -55,12 +56,9 @@ class VisualFrontend:
                 f"{', '.join(EVENT_CHANNELS)}: use the v2m that it was trained with"
             )
         component = model.component("vision_encoder")
-        assert component.folder is not None, "a component that was asked for has been fetched"
-        encoder = FrozenVisionEncoder.load(
-            component.folder, device, name=component.name or name,
-            pooling=config.pooling, aspect=config.aspect,  # type: ignore[arg-type] - checked by `load`
-            config=component.config, state=component.state,
-        )  # fmt: skip
+        encoder = load_vision_encoder(
+            component, device, name=component.name or name, pooling=config.pooling, aspect=config.aspect
+        )
         sizes = [
             ("tokens a frame", encoder.num_tokens, conditioner.num_tokens),
             ("numbers a token", encoder.dim, conditioner.vision_dim),

@@ -38,6 +38,8 @@ from v2m.data.encode import FilteredOutError
 from v2m.data.schema import CODES, EVENTS, FRAMES, LONG_TERM, META, TEXT, Manifest, Meta
 from v2m.data.sources import VideoSource, discover_videos
 from v2m.pretrained.codecs.encodec import load_encodec
+from v2m.pretrained.text import T5TextEncoder
+from v2m.pretrained.vision import FrozenVisionEncoder
 from v2m.taggers.heuristic import HeuristicTagger
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac")
@@ -163,7 +165,7 @@ def test_codes_frames_and_events_keep_their_times(prepared: Prepared, videos: Pa
     a = prepared.samples[next(iter(prepared.samples))]
     cuts = a[EVENTS][:, EVENT_CHANNELS.index("cut")]
     assert np.flatnonzero(cuts).tolist() == [24, 52]
-    vision = encode.FrozenVisionEncoder.load(Path(weights["vision_encoder"]), torch.device("cpu"), name="m")
+    vision = FrozenVisionEncoder.load(Path(weights["vision_encoder"]), torch.device("cpu"), name="m")
     for sample in prepared.samples.values():
         meta, count = sample[META], len(sample[FRAMES])
         clip = encode.video.open(videos / meta.source)
@@ -182,9 +184,7 @@ def test_prompt_equals_that_of_the_generator(prepared: Prepared, weights: dict[s
         meta = sample[META]
         assert meta.prompt == build_prompt(Tags(**meta.tags)) != ""
         expected = (
-            encode.T5TextEncoder.load(Path(weights["text_encoder"]), torch.device("cpu"))
-            .encode([meta.prompt])
-            .tokens[0]
+            T5TextEncoder.load(Path(weights["text_encoder"]), torch.device("cpu")).encode([meta.prompt]).tokens[0]
         )
         np.testing.assert_allclose(sample[TEXT], expected.numpy(), rtol=2e-3, atol=1e-3)
 

@@ -22,7 +22,12 @@ def build_parser() -> OneLineParser:
     description = "Encode videos with their music once, into the shards that train.py reads. Run again, it resumes."
     parser = OneLineParser(prog="v2m prepare", description=description)
     add = parser.add_argument
-    add("inputs", nargs="+", type=str, help="folders of videos, videos, or VidMuse's lists (.jsonl)")
+    add(
+        "inputs",
+        nargs="+",
+        type=str,
+        help="folders of videos, videos, VidMuse's lists (.jsonl); with --unpaired, of music",
+    )
     add("out", type=str, help="the folder of the dataset")
     add("--config", action="config", help="a YAML file with any of these values")
     add("--device", type=str, default="auto", help="auto, cuda, cuda:1, mps or cpu")
@@ -49,12 +54,14 @@ def run(argv: Sequence[str]) -> str:
         tagger = parser.instantiate(args).tagger
     except (ValueError, TypeError) as error:
         raise UsageError(flatten_message(str(error))) from error
-    videos = sources.discover_videos([Path(path) for path in args.inputs])
+    inputs = [Path(path) for path in args.inputs]
+    videos = sources.discover_music(inputs) if config.unpaired else sources.discover_videos(inputs)
     job = prepare.PrepareJob(
         Path(args.out), config, tagger, tagger_config, args.device, args.processes,
         args.shard_samples, args.shard_mb, args.quiet,
     )  # fmt: skip
-    as_tagger(tagger).prepare()
+    if not config.unpaired:
+        as_tagger(tagger).prepare()
     return prepare.format_report(*prepare.prepare(videos, job))
 
 

@@ -32,6 +32,8 @@ class PrepareConfig:
         max_silence: Share of the audio that may be silent (below −60 dBFS).
         min_motion: Change of luma per second below which a video without cuts counts as static.
         min_overlap: Share of the longer of video and audio that the shorter must last.
+        unpaired: Whether the inputs are music without video, MIDI or sound as the codec reads; events and frames are
+            derived from the music itself.
     """
 
     vision_encoder: str = "openai/clip-vit-base-patch32"
@@ -51,6 +53,7 @@ class PrepareConfig:
     max_silence: float = 0.5
     min_motion: float = 0.005
     min_overlap: float = 0.8
+    unpaired: bool = False
 
     def __post_init__(self) -> None:
         longest = self.max_duration_s

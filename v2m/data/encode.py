@@ -1,4 +1,4 @@
-"""Samples of `v2m.data.schema` from a video with its music, or the reason to leave it out.
+"""Samples of `v2m.data.schema` from a video with music, or music alone, or why it is left out.
 
 C channels, N audio samples, K codebooks, T codec frames, F frames of a segment, P tokens per frame, W their dimension,
 L text tokens, D their dimension.
@@ -6,9 +6,11 @@ L text tokens, D their dimension.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,8 +28,11 @@ from v2m.core.protocols import Codec, Tagger, TextEncoder, VisionEncoder
 from v2m.core.timing import codec_frames, samples_to_seconds, seconds_to_samples
 from v2m.core.types import Audio, Tags, Video, VisualFeatures
 from v2m.data.config import PrepareConfig
+from v2m.data.music_curves import score_curves, sound_curves
+from v2m.data.music_tags import score_tags, sound_tags
+from v2m.data.pseudo_video import make_pseudo_video
 from v2m.data.schema import CODES, EVENTS, FRAMES, LONG_TERM, TEXT, Manifest, Meta
-from v2m.data.sources import VideoSource, read_tags
+from v2m.data.sources import MusicSource, Source, VideoSource, read_tags
 from v2m.data.writer import Arrays, EncodedSample
 from v2m.media import audio, video
 from v2m.media.video import Limits
@@ -35,7 +40,7 @@ from v2m.pretrained import weights
 from v2m.pretrained.codecs.base import InterleavedStereoCodec
 from v2m.pretrained.codecs.score import ScoreCodec
 from v2m.pretrained.vision import long_term_frame_times, window_frame_times
-from v2m.sketch.notation.midi_file import read_midi
+from v2m.sketch.notation.midi_file import read_midi, read_programs
 from v2m.sketch.notation.score import Score
 
 if TYPE_CHECKING:
@@ -110,21 +115,19 @@ class SampleEncoder:
             codebook_size=spec.codebook_size,
             text_encoder=config.text_encoder,
             text_dim=self.text_encoder.dim,
-            tagger=type(self.tagger).__name__,
+            tagger="" if config.unpaired else type(self.tagger).__name__,
             channels=2 if config.stereo else 1,
             separator="" if self.separator is None else config.separator,
+            unpaired=config.unpaired,
         )
 
-    def encode(self, source: VideoSource) -> Iterator[EncodedSample]:
+    def encode(self, source: Source) -> Iterator[EncodedSample]:
         """Yield a sample of each segment. Raise FilteredOutError, before the first, for a video to leave out."""
         config = self.config
         try:
-            clip = video.open(source.video, Limits(duration=max(config.max_duration_s, Limits.duration)))
-            check_duration(clip.duration, config)
-            duration, encode_music = self._open_music(source, clip)
-            check_duration(duration, config)
-            check_motion(clip.visual_features(), config)
-            tags = self._tag(source, clip)
+            clip, duration, tags, encode_music = (
+                self._open_music(source) if isinstance(source, MusicSource) else self._open_video(source)
+            )
             times = long_term_frame_times(clip, self.vision_encoder.aspect, config.num_long_term_frames)
             long_term = self._encode_frames(clip, times)
         except InvalidInputError as error:
@@ -138,17 +141,50 @@ class SampleEncoder:
             meta = Meta(key, source.name, start, seconds, clip.duration, tags.to_dict(), prompt)
             yield meta, self._encode_segment(clip, encode_music, meta) | {LONG_TERM: long_term, TEXT: text}
 
-    def _open_music(self, source: VideoSource, clip: Video) -> tuple[float, EncodeMusic]:
-        """Return the seconds of video with music, and the encoder of its segments."""
+    def _open_video(self, source: VideoSource) -> tuple[Video, float, Tags, EncodeMusic]:
+        """Return the video, its seconds with music, the tags, and the encoder of its segments' music."""
+        config = self.config
+        clip = video.open(source.video, Limits(duration=max(config.max_duration_s, Limits.duration)))
+        check_duration(clip.duration, config)
         if isinstance(self.codec, ScoreCodec):
-            all_codes = self.codec.encode(self._load_score(source, clip))[0]
+            duration, encode_music = clip.duration, self._score_encoder(self._load_score(source, clip))
+        else:
+            music = self._prepare_music(lambda rate: self._load_audio(source, clip, rate))
+            duration = min(clip.duration, samples_to_seconds(len(music), music.sample_rate))
+            encode_music = self._sound_encoder(music)
+        check_duration(duration, config)
+        check_motion(clip.visual_features(), config)
+        return clip, duration, self._tag(source, clip), encode_music
 
-            def cut_codes(meta: Meta) -> torch.Tensor:
-                first = codec_frames(meta.start, self.codec.spec.frame_rate)
-                return all_codes[:, first : first + codec_frames(meta.duration, self.codec.spec.frame_rate)]
+    def _open_music(self, source: MusicSource) -> tuple[Video, float, Tags, EncodeMusic]:
+        """Return the same of music without video."""
+        known = Tags() if source.tags is None else Tags(**read_tags(source.tags))
+        if isinstance(self.codec, ScoreCodec):
+            path = require_file(source.score, "no_score", "it is no MIDI file, nor is one of the same name beside it")
+            score = read_midi(path)
+            check_duration(score.duration, self.config)
+            curves, encode_music = score_curves(score), self._score_encoder(score)
+            tags = score_tags(score, read_programs(path))
+        else:
+            path = require_file(source.audio, "no_sound", "it is no sound file, nor is one of the same name beside it")
+            music = self._prepare_music(lambda rate: load_file(path, rate, 1 + self.config.max_duration_s))
+            seconds = samples_to_seconds(len(music), music.sample_rate)
+            check_duration(seconds, self.config)
+            tags, encode_music = sound_tags(music), self._sound_encoder(music)
+            curves = sound_curves(music, known.tempo or tags.tempo, seconds)
+        clip = make_pseudo_video(curves, [*hashlib.sha256(path.read_bytes()).digest()], path)
+        return clip, clip.duration, tags.overridden_by(known), encode_music
 
-            return clip.duration, cut_codes
-        music = self._load_music(source, clip)
+    def _score_encoder(self, score: Score) -> EncodeMusic:
+        all_codes, rate = self.codec.encode(score)[0], self.codec.spec.frame_rate
+
+        def cut_codes(meta: Meta) -> torch.Tensor:
+            first = codec_frames(meta.start, rate)
+            return all_codes[:, first : first + codec_frames(meta.duration, rate)]
+
+        return cut_codes
+
+    def _sound_encoder(self, music: Audio) -> EncodeMusic:
         rate = music.sample_rate
 
         def encode_sound(meta: Meta) -> torch.Tensor:
@@ -156,15 +192,13 @@ class SampleEncoder:
             wave = music.samples[:, first : first + seconds_to_samples(meta.duration, rate)]
             return self.codec.encode(torch.from_numpy(np.ascontiguousarray(wave))[None])[0]
 
-        return min(clip.duration, samples_to_seconds(len(music), rate)), encode_sound
+        return encode_sound
 
     def _load_score(self, source: VideoSource, clip: Video) -> Score:
         """Return the score of the MIDI file beside the video, as long as the video."""
-        if source.score is None:
-            raise FilteredOutError("no_score", "there is no MIDI file of the same name beside it")
-        score = read_midi(source.score)
-        check_overlap(clip.duration, score.duration, self.config)
-        return read_midi(source.score, clip.duration)
+        path = require_file(source.score, "no_score", "there is no MIDI file of the same name beside it")
+        check_overlap(clip.duration, read_midi(path).duration, self.config)
+        return read_midi(path, clip.duration)
 
     def _encode_segment(self, clip: Video, encode_music: EncodeMusic, meta: Meta) -> Arrays:
         config, codes = self.config, encode_music(meta)  # (K, T)
@@ -185,11 +219,11 @@ class SampleEncoder:
         frames = (clip.frames(part.tolist(), width, encoder.convert) for part in parts)
         return np.concatenate([encoder.encode(images).cpu().numpy() for images in frames])
 
-    def _load_music(self, source: VideoSource, clip: Video) -> Audio:
-        """Return the music from the first frame on, without voices if so configured, as the codec takes it."""
+    def _prepare_music(self, load: Callable[[int], Audio]) -> Audio:
+        """Return the music that `load` reads at a rate, as the codec takes it, maybe without voices."""
         spec, separator = self.codec.spec, self.separator
         rate = spec.sample_rate if separator is None else separator.sample_rate
-        music = self._load_audio(source, clip, rate)
+        music = load(rate)
         if separator is not None:
             check_silence(music.samples, rate, self.config)
             music = audio.resample(separator.extract_stems(music, separator.non_vocal_stems), spec.sample_rate)
@@ -198,14 +232,10 @@ class SampleEncoder:
         return Audio(wave, spec.sample_rate)
 
     def _load_audio(self, source: VideoSource, clip: Video, rate: int) -> Audio:
-        """Return the audio of the video or of the file beside it, in stereo."""
+        """Return the audio of the video or of the file beside it, from the first frame on, in stereo."""
         seconds = clip.duration
         if source.audio is not None:
-            try:
-                sound = audio.load(source.audio, rate, 1 + seconds / max(self.config.min_overlap, 0.01))
-            except UsageError as error:
-                reason = "silent" if isinstance(error, audio.SilentAudioError) else "unreadable"
-                raise FilteredOutError(reason, str(error)) from error
+            sound = load_file(source.audio, rate, 1 + seconds / max(self.config.min_overlap, 0.01))
             check_overlap(seconds, samples_to_seconds(len(sound), rate), self.config)
             return Audio(sound.samples[:, : seconds_to_samples(seconds, rate)], rate)
         track = clip.audio_track()
@@ -239,6 +269,22 @@ def fetch_component(name: str, kind: str) -> weights.WeightsInfo:
 
         return demucs.fetch(name)
     return weights.fetch(name, REQUIRED_FILES[kind])
+
+
+def require_file(path: Path | None, reason: str, detail: str) -> Path:
+    """Return `path`. Raise FilteredOutError where there is none."""
+    if path is None:
+        raise FilteredOutError(reason, detail)
+    return path
+
+
+def load_file(path: Path, rate: int, max_seconds: float) -> Audio:
+    """Read a sound file in stereo. Raise FilteredOutError where it is silent or unreadable."""
+    try:
+        return audio.load(path, rate, max_seconds)
+    except UsageError as error:
+        reason = "silent" if isinstance(error, audio.SilentAudioError) else "unreadable"
+        raise FilteredOutError(reason, str(error)) from error
 
 
 def _as_filtered(error: InvalidInputError) -> FilteredOutError:

@@ -1,4 +1,4 @@
-"""Preparation of videos with their music as a folder of shards: `v2m prepare VIDEOS… OUT`.
+"""Preparation of videos with music, or music alone, as shards: `v2m prepare VIDEOS… OUT`.
 
 The same inputs and settings give the same bytes, whatever the interruptions and the number of processes.
 """
@@ -31,7 +31,7 @@ from v2m.data import progress_log, writer
 from v2m.data.config import PrepareConfig
 from v2m.data.progress_log import PrepareRecord
 from v2m.data.schema import Manifest
-from v2m.data.sources import VideoSource
+from v2m.data.sources import Source
 
 if TYPE_CHECKING:
     from v2m.data.encode import SampleEncoder
@@ -64,7 +64,7 @@ class PrepareJob:
             raise UsageError("; ".join(problems))
 
 
-def prepare(sources: Sequence[VideoSource], job: PrepareJob) -> tuple[Manifest, list[PrepareRecord]]:
+def prepare(sources: Sequence[Source], job: PrepareJob) -> tuple[Manifest, list[PrepareRecord]]:
     """Encode new or changed videos and update shards and manifest; the manifest is written last.
 
     Raises UsageError where the folder holds something else or was made with other settings, InvalidInputError where all
@@ -91,7 +91,7 @@ def _finalize(records: Sequence[PrepareRecord], job: PrepareJob) -> Manifest:
     if not parts:
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         problem = f"{counts}; {records[0].source}: {records[0].detail}"
-        raise InvalidInputError("nothing_kept", f"no video can be learned from: {problem}")
+        raise InvalidInputError("nothing_kept", f"no video or music can be learned from: {problem}")
     previous, parts_dir = _read_manifest(job.out), job.out / writer.PARTS_DIR
     known = {shard.file: shard for shard in previous.shards} if previous else {}
     shards = writer.assemble_shards(job.out, parts, known, job.shard_samples, job.shard_mb)
@@ -122,6 +122,10 @@ def _dataset_settings(job: PrepareJob) -> dict[str, Any]:
     settings = asdict(job.config) | {"tagger": job.tagger_config}
     if job.config.vocals == "keep":
         del settings["separator"]
+    if job.config.unpaired:
+        del settings["tagger"]  # which is not asked
+    else:
+        del settings["unpaired"]
     for kind, name in component_names(job.config).items():
         hashes = weights.sha256_files(fetch_component(name, kind).folder)
         settings[f"{kind}_sha256"] = progress_log.sha256_json(hashes)
@@ -137,15 +141,16 @@ def _load_encoder(job: PrepareJob) -> SampleEncoder:
     return encoder
 
 
-def _encode_all(new: Sequence[VideoSource], job: PrepareJob) -> Iterator[PrepareRecord]:
+def _encode_all(new: Sequence[Source], job: PrepareJob) -> Iterator[PrepareRecord]:
     from tqdm import tqdm
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = min(job.num_processes or max(1, min(MAX_PROCESSES, cores // CORES_PER_PROCESS)), len(new))
     terminal = shutil.get_terminal_size()  # never 0, which some terminals report and where tqdm would draw nothing
     interval = 0.1 if sys.stderr.isatty() else LOG_INTERVAL_S
+    name = "music" if job.config.unpaired else "videos"
     with tqdm(
-        total=len(new), desc="videos", unit="video", disable=job.quiet or not new, ncols=terminal.columns,
+        total=len(new), desc=name, unit="file", disable=job.quiet or not new, ncols=terminal.columns,
         nrows=terminal.lines, mininterval=interval, maxinterval=max(10.0, interval),
     ) as bar:  # fmt: skip
         for record in _run_serial(new, job) if count <= 1 else _run_pool(new, job, count, max(1, cores // count)):
@@ -153,14 +158,14 @@ def _encode_all(new: Sequence[VideoSource], job: PrepareJob) -> Iterator[Prepare
             yield record
 
 
-def _run_serial(new: Sequence[VideoSource], job: PrepareJob) -> Iterator[PrepareRecord]:
+def _run_serial(new: Sequence[Source], job: PrepareJob) -> Iterator[PrepareRecord]:
     if new:
         encoder = _load_encoder(job)
         for source in new:
             yield _encode_video(source, encoder, job.out)
 
 
-def _run_pool(new: Sequence[VideoSource], job: PrepareJob, count: int, threads: int) -> Iterator[PrepareRecord]:
+def _run_pool(new: Sequence[Source], job: PrepareJob, count: int, threads: int) -> Iterator[PrepareRecord]:
     context = multiprocessing.get_context("spawn")  # forked, torch's threads would be lost
     pool = ProcessPoolExecutor(count, context, _init_worker, (job, threads))
     try:
@@ -197,12 +202,12 @@ def _exit_with_parent() -> None:
     os._exit(errors.SIGTERM)
 
 
-def _encode_in_worker(source: VideoSource) -> PrepareRecord:
+def _encode_in_worker(source: Source) -> PrepareRecord:
     assert _worker_state is not None
     return _encode_video(source, *_worker_state())
 
 
-def _encode_video(source: VideoSource, encoder: SampleEncoder, out: Path) -> PrepareRecord:
+def _encode_video(source: Source, encoder: SampleEncoder, out: Path) -> PrepareRecord:
     """Encode and write one video; a fault of this video alone never stops the others."""
     from v2m.data.encode import FilteredOutError
 
@@ -221,7 +226,7 @@ def _encode_video(source: VideoSource, encoder: SampleEncoder, out: Path) -> Pre
 
 
 def format_report(manifest: Manifest, records: Sequence[PrepareRecord]) -> str:
-    """Return a table of kept and dropped videos, with an example of each reason."""
+    """Return a table of kept and dropped videos, or music, with an example of each reason."""
     kept = [record for record in records if record.part is not None]
     lines = [f"{'kept':<15} {len(kept):>7}  {manifest.num_samples} samples, {manifest.duration / 3600:.2f} h"]
     for reason, count in sorted(manifest.dropped.items(), key=lambda item: (-item[1], item[0])):
@@ -229,4 +234,5 @@ def format_report(manifest: Manifest, records: Sequence[PrepareRecord]) -> str:
         detail = (first.detail.strip().splitlines() or [""])[-1][:90]
         lines.append(f"{reason:<15} {count:>7}  such as {ascii(first.source)[1:-1]}: {detail}")
     size = sum(shard.num_bytes for shard in manifest.shards)
-    return "\n".join([*lines, f"{len(manifest.shards)} shards, {size / 1e6:.1f} MB"])
+    note = ", of music without video" if manifest.unpaired else ""
+    return "\n".join([*lines, f"{len(manifest.shards)} shards{note}, {size / 1e6:.1f} MB"])

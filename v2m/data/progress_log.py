@@ -13,7 +13,7 @@ from typing import Any
 
 from v2m.core.atomic import TEMPORARY_GLOB, atomic_write, lock
 from v2m.core.errors import UsageError
-from v2m.data.sources import VideoSource
+from v2m.data.sources import Source
 from v2m.data.writer import VideoPart, part_path
 
 RECORDS, SETTINGS, LOCK = "prepared.jsonl", "settings.json", ".lock"
@@ -93,7 +93,7 @@ def read_records(out: Path) -> dict[str, PrepareRecord]:
     return records
 
 
-def is_up_to_date(record: PrepareRecord | None, source: VideoSource, out: Path, keys_in_shards: Set[str]) -> bool:
+def is_up_to_date(record: PrepareRecord | None, source: Source, out: Path, keys_in_shards: Set[str]) -> bool:
     """Return whether a record still holds: the files of `source` are the same, and its part exists."""
     if record is None or record.drop_reason == "failed":
         return False

@@ -35,7 +35,7 @@ class Meta:
     """Description of one sample; times in seconds."""
 
     key: str  # name, unique in its dataset; no dot
-    source: str  # file name of the video
+    source: str  # file name of the video, or of the music without one
     start: float  # of the segment in the video
     duration: float  # of the segment
     video_duration: float
@@ -73,9 +73,10 @@ class Manifest:
     codebook_size: int
     text_encoder: str  # name
     text_dim: int  # D
-    tagger: str  # class name
+    tagger: str  # class name; "" where tags are estimated from music
     channels: int = 1  # 2 where codebooks of left and right alternate
     separator: str = ""  # name of the model that removed voices; "" left them in
+    unpaired: bool = False  # True where events and frames are derived from music without video
     shards: tuple[Shard, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)  # number of videos left out, by reason
     version: int = VERSION

@@ -1,4 +1,4 @@
-"""Pairs of video and audio: in folders, beside each other, or in VidMuse's lists."""
+"""Pairs of video and audio: in folders, beside each other, or in lists; and music without video."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,24 @@ class VideoSource:
         """Return size and modification time of each file, by which a change is noticed."""
         files = (self.video, self.audio, self.tags, *([] if self.score is None else [self.score]))
         return [_file_state(path) for path in files]
+
+
+@dataclass(frozen=True)
+class MusicSource:
+    """One piece of music without video: a MIDI file, a sound file, or both."""
+
+    name: str  # as of `VideoSource`; so are the others
+    key: str
+    audio: Path | None
+    tags: Path | None
+    score: Path | None
+
+    def file_state(self) -> list[Any]:
+        """Return size and modification time of each file, by which a change is noticed."""
+        return [_file_state(path) for path in (self.audio, self.tags, self.score)]
+
+
+Source = VideoSource | MusicSource
 
 
 def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
@@ -81,6 +99,45 @@ def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
     return sources
 
 
+def discover_music(inputs: Sequence[Path]) -> list[MusicSource]:
+    """Return the music below each folder, and single files; MIDI and sound of one name are one piece.
+
+    Raises UsageError where an input does not exist, InvalidInputError without music.
+    """
+    names: dict[Path, str] = {}
+    pieces: dict[Path, dict[str, Path]] = defaultdict(dict)  # by path without suffix, the files by suffix
+    for input_path in inputs:
+        path = Path(os.path.abspath(input_path))  # noqa: PTH100
+        if not path.exists():
+            raise UsageError(f"{str(input_path)!r}: no such file or folder")
+        folder = path if path.is_dir() else path.parent
+        for file in _walk(folder, _is_music) if path.is_dir() else [path]:
+            piece = file.with_name(file.name[: -len(file.suffix)] if _is_music(file) else file.name)
+            names.setdefault(piece, file.relative_to(folder).as_posix())
+            pieces[piece].setdefault(file.suffix.lower(), file)
+    suffixes = ", ".join((*SCORE_SUFFIXES, *AUDIO_SUFFIXES))
+    if not names:
+        raise InvalidInputError("no_music", f"{', '.join(map(str, inputs))}: no music ({suffixes})")
+    num_seen: Counter[str] = Counter()
+    sources = []
+    for piece, name in names.items():
+        files, tags = pieces[piece], piece.with_name(piece.name + TAGS_SUFFIX)
+        score, audio = (
+            next((files[suffix] for suffix in choice if suffix in files), None)
+            for choice in (SCORE_SUFFIXES, AUDIO_SUFFIXES)
+        )
+        if score is None and audio is None:
+            raise UsageError(f"{name!r} is no music that is read: give {suffixes}")
+        key = _make_key(name, num_seen[name])
+        sources.append(MusicSource(name, key, audio, tags if tags.is_file() else None, score))
+        num_seen[name] += 1
+    return sources
+
+
+def _is_music(path: Path) -> bool:
+    return path.suffix.lower() in {*SCORE_SUFFIXES, *AUDIO_SUFFIXES} and ".v2m" not in path.suffixes[-2:]
+
+
 def _find_companions(folder: Path) -> dict[tuple[str, str], Path]:
     """Return the files that belong to videos, by the stem of the video and their suffix in lower case."""
     companions = {}
@@ -108,12 +165,12 @@ def read_tags(path: Path) -> dict[str, Any]:
     return {name: value if value == values[name] else values[name] for name, value in fields.items()}
 
 
-def _walk(folder: Path) -> list[Path]:
-    """Return the videos below a folder, without hidden ones and those that v2m wrote."""
+def _walk(folder: Path, is_wanted: Callable[[Path], bool] = is_folder_video) -> list[Path]:
+    """Return the videos, or other wanted files, without hidden ones and those that v2m wrote."""
     return sorted(
         path
         for path in folder.rglob("*")
-        if is_folder_video(path)
+        if is_wanted(path)
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )

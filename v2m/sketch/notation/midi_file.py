@@ -12,7 +12,7 @@ ends there. Not read: pedals, bends, controllers, banks, and text.
 from __future__ import annotations
 
 import struct
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from io import BytesIO
 from itertools import pairwise
@@ -61,6 +61,13 @@ def read_midi(source: Path | bytes, duration: float | None = None) -> Score:
         raise InvalidInputError("no_notes", f"{name} has no notes before {duration:g} s")
     beats, downbeats = _meter(file, end_tick, tempo_map, name)
     return Score.from_lines(lines, duration, beats[beats < duration], downbeats[downbeats < duration])
+
+
+def read_programs(source: Path | bytes) -> Counter[tuple[int, bool]]:
+    """Return the number of notes of each (program, is a drum kit). Raise InvalidInputError, `midi`."""
+    file = _parse(source, "the MIDI file" if isinstance(source, bytes) else source.name)
+    lines = [line for track in file.tracks for line in _read_track(track)]
+    return sum((Counter({(line.program, line.is_drums): len(line.notes)}) for line in lines), Counter())
 
 
 def _parse(source: Path | bytes, name: str) -> Any:

@@ -16,9 +16,10 @@ the notes, not in losses. In brackets: 95 % of the bootstrap over clips.
   as if it was the model.
 
 `--vidmuse` and `--unpaired` are models of equal budget with VidMuse's conditioner and without pairs of video and music,
-which are compared with `--paired`, by default `--model`. A model is a folder or a training checkpoint. Settings are
-chosen with `--seed 1000 --sampling '{"temperature": 0.9}'`; the held-out clips are those of seed 2000. `--folder` keeps
-clips and pieces: a run that ended goes on. Last line: one JSON object.
+which are compared with `--paired`, by default `--model`. A model is a folder or a training checkpoint. The held-out
+clips are those of seed 2000. Settings are chosen with `--dev --sampling '{"temperature": 0.9}'`, on 12 clips of seed
+1000 with one seed each, without what needs more music. `--folder` keeps clips and pieces: a run that ended goes on.
+Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from v2m.sketch.notation.score import Score
 from v2m.sketch.styles import choose_style
 
 DEV_SEED, HELD_OUT_SEED = 1000, 2000
+DEV_CLIPS = 12
 OCTAVES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 BRIGHT = 0.42  # middle of the light of synthetic scenes
 SILENT_DB = -50.0  # of a block of 0.1 s
@@ -226,6 +228,26 @@ def compare(store: PieceStore, args: argparse.Namespace, clips: list[Clip]) -> d
     return figures
 
 
+def content_means(store: PieceStore, teacher: PieceStore, clips: list[Clip], seeds: int) -> tuple[Row, Row]:
+    """Print and return the means of what is not about cuts, of the model and of the teacher."""
+    rows = content_rows(store, clips, seeds)
+    means, taught = mean_row(rows), mean_row(content_rows(teacher, clips, 1))
+    print(f"\n{'':<26}{'model':>8}   {'95 %':<18}{'teacher':>9}")
+    for name in means:
+        low, high = interval([row.get(name, np.nan) for row in rows])
+        bounds = f"[{low:.3f}, {high:.3f}]"
+        print(f"  {name:<24}{means[name]:>8.3f}   {bounds:<18}{taught.get(name, np.nan):>9.3f}")
+    return means, taught
+
+
+def develop(store: PieceStore, teacher: PieceStore, clips: list[Clip], rows: list[Row]) -> dict[str, Any]:
+    """Return figures for the choice of settings."""
+    means, _ = content_means(store, teacher, clips, 1)
+    seconds = [store.piece(clip, 0).seconds / clip.duration for clip in clips]
+    figures = {**mean_row(rows), **means, "seconds_per_second": float(np.median(seconds))}
+    return {"clips": len(clips), **{name: value for name, value in figures.items() if np.isfinite(value)}}
+
+
 def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """Print all tables; return the figures."""
     clips = synthetic_clips(args.folder / f"clips-{args.seed}-{args.seconds:g}", args.count, args.seconds, args.seed)
@@ -235,16 +257,13 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     for kind in ("on beats", "off beats"):
         show(f"cuts {kind}", [row for clip, row in zip(clips, rows, strict=True) if clip.kind == kind], SYNC_ROWS)
     show("all cuts", rows, SYNC_ROWS)
+    if args.dev:
+        return develop(store, teacher, clips, rows)
     wrong, other = wrong_rows(store, clips, args.seeds)
     show("another's video, own tags", wrong, SYNC_ROWS)
     show("another's music", other, SYNC_ROWS)
     show("the teacher", sync_rows(teacher, clips, 1), SYNC_ROWS)
-    content, taught = content_rows(store, clips, args.seeds), content_rows(teacher, clips, 1)
-    means, teacher_means = mean_row(content), mean_row(taught)
-    print(f"\n{'':<26}{'model':>8}   95 %                 teacher")
-    for name in means:
-        low, high = interval([row.get(name, np.nan) for row in content])
-        print(f"  {name:<24}{means[name]:>8.3f}  [{low:.3f}, {high:.3f}]{teacher_means.get(name, np.nan):>12.3f}")
+    means, teacher_means = content_means(store, teacher, clips, args.seeds)
     modes = {"model": major_shares(store, clips), "teacher": major_shares(teacher, clips)}
     print("share of major without a key in the tags:", modes)
     taggers = tagger_figures(store, teacher, clips)
@@ -292,10 +311,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="of a synthetic clip")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=HELD_OUT_SEED, help=f"of the clips; {DEV_SEED} for development")
+    parser.add_argument("--dev", action="store_true", help="for the choice of settings")
     parser.add_argument("--clips", type=Path, nargs="*", default=[], help="real videos, or folders of them")
     parser.add_argument("--sampling", type=json.loads, help="JSON, over the recipe's sampling")
     parser.add_argument("--folder", type=Path, help="keep clips and pieces here")
     args = parser.parse_args()
+    if args.dev:
+        args.count, args.seeds, args.seed = min(args.count, DEV_CLIPS), 1, DEV_SEED
     with contextlib.ExitStack() as stack:
         args.folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         figures = evaluate(args)

@@ -1,9 +1,10 @@
 """Test that a trained model follows its video: `uv run python -m bench.learns`.
 
-Makes videos with music that follows them, prepares them, trains the same language model with the conditioner that has
-frame times (`v2m`) and with VidMuse's bag of frames (`vidmuse`), from random weights and on the same samples in the
-same order, and measures both on held-out clips: how much higher the cross-entropy of each code is with the video, or
-the tags, of another of these clips. Clips, samples and models are made by v2m's own commands, which are printed.
+Makes videos with scores that follow them, prepares them by the built-in encoders and the score codec, trains the same
+language model with the conditioner that has frame times (`v2m`) and with VidMuse's bag of frames (`vidmuse`), from
+random weights and on the same samples in the same order, and measures both on held-out clips: how much higher the
+cross-entropy of each code is with the video, or the tags, of another of these clips, or without tags. Clips, samples
+and models are made by v2m's own commands, which are printed.
 
     uv run python -m bench.learns                                   # two cores, half an hour
     uv run python -m bench.learns --folder work --clips 2000 --steps 20000 --width 256 --layers 6   # hours
@@ -29,11 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
-import torch
 
 from tests.fixtures import held_out
-from tests.fixtures.tiny import clip, fitted, t5
 from v2m.checkpoints import lightning_ckpt
 from v2m.data.collate import Batch
 from v2m.evaluation.distances import bootstrap_ci, derangements
@@ -48,10 +46,21 @@ PLACES = (0.0, 0.34, 0.67, 1.0)  # of the measured windows, 0–1: from 0, 2, 4 
 OTHER = 900  # added to the seed for the scenes of the held-out clips
 ROUNDS = 3  # other clips that each is paired with
 TIMES = "minutes.json"
-FITTED = 60  # clips to whose music the codec is fitted
+ENCODERS = {
+    "codec": "v2m-score-1",
+    "vision-encoder": "v2m-frame-statistics-1",
+    "text-encoder": "v2m-hashed-words-1",
+}
 CONDITIONERS = {
     "v2m": {"num_layers": 1, "num_heads": 2, "head_dim": 32, "ffn_dim": 128, "num_event_layers": 2},
-    "vidmuse": {"num_layers": 2, "num_heads": 2, "head_dim": 32, "ffn_dim": 256, "num_fusion_heads": 4},
+    "vidmuse": {
+        "vision_dim": 25,
+        "num_layers": 2,
+        "num_heads": 2,
+        "head_dim": 32,
+        "ffn_dim": 256,
+        "num_fusion_heads": 5,
+    },
 }
 
 
@@ -82,21 +91,24 @@ def wait_for(*processes: subprocess.Popen[bytes]) -> None:
 
 
 def make_shards(folder: Path, size: Size, processes: int) -> None:
-    """Make clips, encoders and prepared samples in `folder`; existing ones are kept."""
+    """Make clips and prepared samples in `folder`; existing ones are kept."""
     counts = {"train": (size.clips, size.seed), "held": (size.held, size.seed + OTHER)}
     for part, (count, seed) in counts.items():
-        args = ["--count", str(count), "--seconds", f"{SECONDS:g}", "--seed", str(seed), "--processes", str(processes)]
+        args = [
+            "--count",
+            str(count),
+            "--seconds",
+            f"{SECONDS:g}",
+            "--seed",
+            str(seed),
+            "--processes",
+            str(processes),
+            "--scores-only",
+        ]
         wait_for(run("-m", "v2m", "synthesize", str(folder / "videos" / part), *args, threads=1))
-    folders = {name: folder / "encoders" / name for name in ("vision-encoder", "codec", "text-encoder")}
-    if not folders["codec"].is_dir():
-        clip.write(folders["vision-encoder"])
-        t5.write(folders["text-encoder"])
-        paths = sorted((folder / "videos" / "train").glob("*.wav"))[:FITTED]
-        waves = [torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in paths]
-        print(f"the codec's encoder explains {fitted.write(folders['codec'], waves):.2f} of the spectrum's variance")
-    encoders = [word for name, path in folders.items() for word in (f"--{name}", str(path))]
+    encoders = [word for option, name in ENCODERS.items() for word in (f"--{option}", name)]
     for part in counts:
-        args = [*encoders, "--pooling", "all", "--processes", str(processes)]
+        args = [*encoders, "--processes", str(processes)]
         wait_for(run("-m", "v2m", "prepare", str(folder / "videos" / part), str(folder / part), *args, threads=1))
 
 
@@ -176,6 +188,7 @@ PAIRS = {  # label: (conditioner, conditioning) of the expected higher, then of 
     "video, alone": (("v2m", "another's video"), ("v2m", "video")),
     "video, beside its tags": (("v2m", "both, another's video"), ("v2m", "both")),
     "tags, alone": (("v2m", "another's tags"), ("v2m", "tags")),
+    "tags, against none": (("v2m", "nothing"), ("v2m", "tags")),
     "tags, beside its video": (("v2m", "both, another's tags"), ("v2m", "both")),
     "rhythm, of v2m": (("v2m", "both, another's rhythm"), ("v2m", "both")),
     "time, of v2m": (("v2m", "both, half a second late"), ("v2m", "both")),
@@ -209,6 +222,8 @@ def report(entropies: dict[str, dict[str, np.ndarray]]) -> dict[str, Any]:
         "ce_right_tags": mean["v2m"]["tags"],
         "ce_wrong_tags": mean["v2m"]["another's tags"],
         "tags_margin_ci95": bounds["tags, alone"],
+        "ce_no_tags": mean["v2m"]["nothing"],
+        "tags_help_ci95": bounds["tags, against none"],
         "ce_v2m_shape": mean["v2m"]["both"],
         "ce_vidmuse_shape": mean["vidmuse"]["both"],
         "shape_margin_ci95": bounds["v2m against vidmuse"],

@@ -240,11 +240,21 @@ def content_means(store: PieceStore, teacher: PieceStore, clips: list[Clip], see
     return means, taught
 
 
+def speed(store: PieceStore, clips: list[Clip], seeds: int) -> dict[str, float]:
+    """Return the median seconds that a second of music takes, by the clock and of the processor."""
+    pieces = [(clip.duration, store.piece(clip, seed)) for clip in clips for seed in range(seeds)]
+    return {
+        "seconds_per_second": float(np.median([piece.seconds / duration for duration, piece in pieces])),
+        "processor_seconds_per_second": float(
+            np.median([piece.processor_seconds / duration for duration, piece in pieces])
+        ),
+    }
+
+
 def develop(store: PieceStore, teacher: PieceStore, clips: list[Clip], rows: list[Row]) -> dict[str, Any]:
     """Return figures for the choice of settings."""
     means, _ = content_means(store, teacher, clips, 1)
-    seconds = [store.piece(clip, 0).seconds / clip.duration for clip in clips]
-    figures = {**mean_row(rows), **means, "seconds_per_second": float(np.median(seconds))}
+    figures = {**mean_row(rows), **means, **speed(store, clips, 1)}
     return {"clips": len(clips), **{name: value for name, value in figures.items() if np.isfinite(value)}}
 
 
@@ -273,7 +283,6 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         row = mean_row([sync_row(clip, piece.sound) for piece in pieces])
         values = ", ".join(f"{name} {row[name]:.2f}" for name in SYNC_ROWS)
         print(f"{clip.name}: {len(clip.cuts)} cuts, {values}")
-    seconds = [store.piece(clip, seed).seconds / clip.duration for clip in clips for seed in range(args.seeds)]
     mean, wrong_mean, other_mean = mean_row(rows), mean_row(wrong), mean_row(other)
     return {
         "clips": len(clips),
@@ -294,7 +303,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         "teacher": {name: round(value, 4) for name, value in teacher_means.items() if np.isfinite(value)},
         "major": modes,
         **taggers,
-        "seconds_per_second": float(np.median(seconds)),
+        **speed(store, clips, args.seeds),
         "weights_mb": store.writer.weights_mb,
         "parameters": store.writer.num_parameters,
     }

@@ -67,11 +67,12 @@ class Clip:
 
 @dataclass(frozen=True)
 class Piece:
-    """Music for a clip: codes (K, T), its sound, and the seconds that it took to generate and to play."""
+    """Music for a clip: codes (K, T), its sound, and the wall and processor seconds that both took."""
 
     codes: NDArray[np.int64]
     sound: Audio
     seconds: float
+    processor_seconds: float
 
 
 class Writer(Protocol):
@@ -250,9 +251,9 @@ class PieceStore:
         path = self._folder / f"{digest}-{seed}.npz"
         if not path.is_file():
             shown.visual_features()
-            start = time.perf_counter()
+            start, processor_start = time.perf_counter(), time.process_time()
             codes, soundtrack = self.writer.write(shown, tags, seed)
-            seconds = time.perf_counter() - start
+            seconds = [time.perf_counter() - start, time.process_time() - processor_start]
             sound = resample(soundtrack.audio, RATE).samples.mean(axis=0)
             with atomic_write(path) as file:
                 np.savez_compressed(
@@ -260,7 +261,7 @@ class PieceStore:
                 )
         with np.load(path) as arrays:
             sound = Audio(arrays["sound"].astype(np.float32)[None] / 32767, RATE)
-            return Piece(arrays["codes"].astype(np.int64), sound, float(arrays["seconds"]))
+            return Piece(arrays["codes"].astype(np.int64), sound, *arrays["seconds"].tolist())
 
     def pieces(self, clips: list[Clip], seeds: int) -> Iterator[list[Piece]]:
         """Yield the pieces of each clip."""

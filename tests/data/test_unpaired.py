@@ -17,14 +17,20 @@ from tests.data.test_prepare import digests, read
 from tests.fixtures.tiny import clip as tiny_clip
 from tests.fixtures.tiny import encodec as tiny_encodec
 from tests.fixtures.tiny import t5 as tiny_t5
+from tests.training.test_module import trainer
 from v2m.analysis.visual_events import EVENT_CHANNELS, visual_event_features
 from v2m.cli.prepare import main
 from v2m.core.types import Audio
+from v2m.data.module import ShardData
 from v2m.data.music_curves import MusicCurves, score_curves, sound_curves
 from v2m.data.pseudo_video import CHANNELS, choose_cuts, load_statistics, make_pseudo_video
 from v2m.data.schema import CODES, EVENTS, FRAMES, LONG_TERM, META, Manifest
+from v2m.models.lm import LMConfig
+from v2m.models.visual_conditioner import ConditionerConfig
 from v2m.pretrained.codecs.score import MODEL_TYPE
 from v2m.sketch.notation.midi_file import read_midi
+from v2m.training.module import LitMusicLM
+from v2m.training.optim import OptimConfig
 
 TICKS = 480
 BEAT_S = 0.5  # at 120 beats a minute
@@ -239,6 +245,65 @@ def test_same_music_gives_the_same_samples_by_any_name(weights: dict[str, str], 
     for old, new in zip(before, read(tmp_path / "three").values(), strict=True):
         np.testing.assert_array_equal(old[EVENTS], new[EVENTS])
         np.testing.assert_array_equal(old[FRAMES], new[FRAMES])
+
+
+def raw_midi(track: bytes) -> bytes:
+    """A file of one track with 480 ticks a quarter note."""
+    track += bytes.fromhex("00ff2f00")
+    return b"MThd" + bytes.fromhex("000000060000000101e0") + b"MTrk" + len(track).to_bytes(4, "big") + track
+
+
+def test_odd_midi_files_are_kept_or_dropped_with_a_reason(weights: dict[str, str], tmp_path: Path) -> None:
+    """Without tempo and signature, in 5/8 and 7/8, of drums alone, of thousands of notes at once, by running status."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+
+    def save(name: str, *messages: mido.Message | mido.MetaMessage) -> None:
+        mido.MidiFile(ticks_per_beat=TICKS, tracks=[mido.MidiTrack(messages)]).save(folder / f"{name}.mid")
+
+    def notes(count: int, time: int, channel: int = 0) -> list[mido.Message]:
+        kinds = ("note_on", "note_off")
+        return [
+            mido.Message(kind, note=40 + index % 40, channel=channel, time=time * (kind == "note_off"))
+            for index in range(count)
+            for kind in kinds
+        ]
+
+    five = mido.MetaMessage("time_signature", numerator=5, denominator=8)
+    seven = mido.MetaMessage("time_signature", numerator=7, denominator=8)
+    save("plain", *notes(30, 240))
+    save("changing", five, *notes(10, 240), seven, *notes(14, 240), five, *notes(10, 240))
+    save("drums", *notes(40, 240, channel=9))
+    save("dense", *notes(8000, 0), *notes(1, 6000), *notes(8000, 0), *notes(1, 3000))
+    save("empty", five)
+    running = bytes.fromhex("00903c50") + b"".join(bytes((0x83, 0x60, 60 + n, 0, 0, 61 + n, 80)) for n in range(12))
+    text = bytes.fromhex("00ff010178")  # an event of text does not end the running status
+    (folder / "running.mid").write_bytes(
+        raw_midi(running + text + bytes((0x83, 0x60, 72, 0, 0, 50, 64, 0x83, 0x60, 50, 0)))
+    )
+    (folder / "no_status.mid").write_bytes(raw_midi(bytes.fromhex("003c50833c00")))
+    out = tmp_path / "out"
+    assert main(arguments(weights, folder, out, codec=MODEL_TYPE)) == 0
+    samples = {sample[META].source: sample for sample in read(out).values()}
+    assert set(samples) == {"plain.mid", "changing.mid", "drums.mid", "dense.mid", "running.mid"}
+    assert Manifest.read(out).dropped == {"unreadable": 2}
+    assert all(np.isfinite(sample[EVENTS]).all() for sample in samples.values())
+    assert samples["drums.mid"][META].tags["key"] is None
+
+
+def test_training_takes_steps_on_them(weights: dict[str, str], music: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    encoders = {"vision_encoder": "v2m-frame-statistics-1", "text_encoder": "v2m-hashed-words-1"}
+    assert main(arguments(weights | encoders, music, out, codec=MODEL_TYPE)) == 0
+    model = LitMusicLM(
+        lm=LMConfig(dim=32, num_layers=1, num_heads=4),
+        conditioner=ConditionerConfig(num_layers=1, num_heads=2, head_dim=16, ffn_dim=32),
+        optim=OptimConfig(lr=3e-3, lm_lr_scale=1.0, warmup_steps=1),
+        window=1.0,
+    )
+    run = trainer(max_steps=2)
+    run.fit(model, ShardData(out, out, batch_size=2, window=1.0, num_workers=0))
+    assert np.isfinite(float(run.callback_metrics["train/loss"]))
 
 
 def test_single_file_is_read(weights: dict[str, str], music: Path, tmp_path: Path) -> None:

@@ -76,7 +76,15 @@ def test_without_tempo_and_signature_it_is_120_in_four() -> None:
 
 @pytest.mark.parametrize(
     ("numerator", "denominator", "beat", "bar"),
-    [(3, 4, 0.5, 1.5), (6, 8, 0.75, 1.5), (3, 8, 0.25, 0.75), (7, 8, 0.25, 1.75), (2, 2, 1.0, 2.0), (12, 8, 0.75, 3.0)],
+    [
+        (3, 4, 0.5, 1.5),
+        (6, 8, 0.75, 1.5),
+        (3, 8, 0.25, 0.75),
+        (5, 8, 0.25, 1.25),
+        (7, 8, 0.25, 1.75),
+        (2, 2, 1.0, 2.0),
+        (12, 8, 0.75, 3.0),
+    ],
 )
 def test_beats_follow_the_time_signature(numerator: int, denominator: int, beat: float, bar: float) -> None:
     signature = meta("time_signature", numerator=numerator, denominator=denominator)
@@ -91,6 +99,15 @@ def test_a_new_signature_begins_a_bar() -> None:
     changes = [meta("time_signature", numerator=4), meta("time_signature", 6 * TICKS, numerator=3)]
     score = read_midi(file_of([*changes, *note(0, length=12 * TICKS)]))
     np.testing.assert_allclose(score.downbeats, [0.0, 2.0, 3.0, 4.5])
+
+
+def test_bars_of_five_and_seven_eighths_alternate() -> None:
+    eighth = TICKS // 2
+    changes = [meta("time_signature", 12 * bar * eighth, numerator=5, denominator=8) for bar in range(2)]
+    changes += [meta("time_signature", (12 * bar + 5) * eighth, numerator=7, denominator=8) for bar in range(2)]
+    score = read_midi(file_of([*changes, *note(0, length=24 * eighth)]))
+    np.testing.assert_allclose(score.downbeats, [0.0, 1.25, 3.0, 4.25])
+    np.testing.assert_allclose(np.diff(score.beats), 0.25)
 
 
 def test_channel_ten_is_drums_and_programs_choose_voices() -> None:

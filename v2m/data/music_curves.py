@@ -25,7 +25,7 @@ REST_S = 0.5  # without an attack, after which the next is one after a rest
 SMOOTHING_S, HARMONY_S = 0.4, 2.0  # standard deviations, of density and of harmony
 NOVELTY_S, SECTION_S = 1.0, 4.0  # before and after a time, that are compared
 SECTION_DEVIATIONS = 1.5  # of the novelty, above which it is the start of a section
-MIN_STRENGTH, MIN_SHARE = 0.3, 0.5  # of an accent, and of the strongest one of the piece
+MIN_STRENGTH, MIN_SHARE = 0.3, 0.4  # of an accent, and of the strongest one of the piece
 CRASHES = frozenset({49, 52, 55, 57})
 HIGH_ACCENT = 72  # pitch from which an accent may be a flash
 FLASH_GAP_S = 0.75  # between a flash and other accents
@@ -34,7 +34,7 @@ LOW_HZ, HIGH_HZ = 200.0, 4000.0  # below, an onset has the weight of a drum; abo
 
 @dataclass(frozen=True)
 class Accent:
-    """A time in seconds where the music stands out, and how much, 0–1."""
+    """A time in seconds where the music stands out, and how much, from about 0.3 to 2."""
 
     time: float
     strength: float
@@ -86,15 +86,16 @@ def _score_accents(score: Score, notes: Sequence[ScoreNote], features: Floats) -
     attacks = _attacks(notes)
     times = np.array([attack[0].onset for attack in attacks])
     weights = np.array([sum((note.velocity / 127) ** 2 for note in attack) for attack in attacks])
-    special = [note.onset for note in score.voices.get("accent", ())]
-    special += [note.onset for note in score.voices.get("cymbals", ()) if note.pitch in CRASHES]
+    accents = [note.onset for note in score.voices.get("accent", ())]
+    crashes = [note.onset for note in score.voices.get("cymbals", ()) if note.pitch in CRASHES]
     sections = _section_starts(features)
     if len(score.downbeats):
         sections = score.downbeats[np.unique(np.abs(score.downbeats - sections[:, None]).argmin(axis=1))]
     on_downbeat = _is_near(times, score.downbeats, 0.04)
     strength = 0.35 * np.log2(weights / _local_medians(times, weights)) + 0.15 * on_downbeat
     strength += 0.3 * (on_downbeat & _is_after_rest(times))
-    strength += 0.6 * _is_near(times, np.array(special), ATTACK_WINDOW_S)
+    for special in (accents, crashes):
+        strength += 0.4 * _is_near(times, np.array(special), ATTACK_WINDOW_S)
     strength += 0.3 * _is_near(times, sections, 0.1)
     return _keep_strong(times, strength)
 
@@ -185,9 +186,8 @@ def _attacks(notes: Sequence[ScoreNote]) -> list[list[ScoreNote]]:
 
 
 def _keep_strong(times: Floats, strength: Floats) -> tuple[Accent, ...]:
-    largest = min(float(strength.max(initial=0.0)), 1.0)
-    strong = np.flatnonzero(strength >= max(MIN_STRENGTH, MIN_SHARE * largest))
-    return tuple(Accent(float(times[index]), float(min(strength[index], 1.0))) for index in strong)
+    strong = np.flatnonzero(strength >= max(MIN_STRENGTH, MIN_SHARE * float(strength.max(initial=0.0))))
+    return tuple(Accent(float(times[index]), float(strength[index])) for index in strong)
 
 
 def _local_medians(times: Floats, weights: Floats) -> Floats:

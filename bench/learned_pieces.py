@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from bench.sketch_pieces import code_hash
 from v2m.checkpoints import V2M
+from v2m.checkpoints.components import SAFETENSORS_GLOB
 from v2m.checkpoints.lightning_ckpt import load_training_checkpoint
 from v2m.core.atomic import atomic_write
 from v2m.core.timing import beat_seconds
@@ -199,7 +200,9 @@ class Model:
             options = replace(options, window=window, stride=min(options.stride, 0.6 * window))
         self.options = replace(options, sampling=replace(options.sampling, **(sampling or {})))
         self.num_parameters = sum(value.numel() for value in model.parameters())
-        self.weights_mb = sum(value.numel() * value.element_size() for value in model.parameters()) / 1e6
+        stored = [file for info in model.weights for file in info.folder.glob(SAFETENSORS_GLOB)]
+        size = sum(file.stat().st_size for file in stored)
+        self.weights_mb = (size or sum(value.numel() * value.element_size() for value in model.parameters())) / 1e6
         digest = hashlib.sha256()
         for tensor in model.state_dict().values():
             digest.update(tensor.contiguous().view(torch.uint8).numpy().data)

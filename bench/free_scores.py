@@ -215,7 +215,7 @@ def perform(
         messages.append((0, 1, mido.Message("program_change", program=program, channel=channel)))
         for event in part:
             velocity = _velocity(event, part, piece, sections, random) + (8 if channel == 0 else 0)
-            note = {"note": event.pitch + transposition, "channel": channel}
+            note: dict[str, Any] = {"note": event.pitch + transposition, "channel": channel}
             on, off = _tick(event.start), _tick(event.start + 0.94 * event.length)
             messages.append((on, 3, mido.Message("note_on", velocity=int(np.clip(velocity, 12, 124)), **note)))
             messages.append((max(on + 1, off), 2, mido.Message("note_off", **note)))
@@ -295,7 +295,7 @@ def main() -> None:
     if corpus is None:
         import music21  # pyright: ignore[reportMissingImports]  # noqa: PLC0415 - no dependency
 
-        corpus = Path(music21.__file__).parent / "corpus"
+        corpus = Path(str(music21.__file__)).parent / "corpus"
     args.out.mkdir(parents=True, exist_ok=True)
     pieces, seconds, unread = Counter[str](), 0.0, Counter[str]()
     for name, collection in COLLECTIONS.items():

@@ -150,3 +150,22 @@ def test_tokens_depend_on_the_position_of_the_window_in_the_video(model: Tempora
     inputs = make_inputs()
     longer = inputs._replace(long_term_times=inputs.long_term_times * 2, long_term=inputs.long_term.clone())
     assert ((model(longer).tokens - model(inputs).tokens).abs().amax(-1)[:, : 4 * POOLED] > 1e-4).all()
+
+
+def test_with_rotary_time_attention_depends_on_differences_of_times_alone() -> None:
+    """Later by 1.5 s, frames differ by their added step embeddings only; unlike with sinusoidal time."""
+    inputs = make_inputs()
+    later = {name: getattr(inputs, name) + 1.5 for name in ("short_term_times", "long_term_times")}
+    swapped = inputs._replace(short_term_times=inputs.short_term_times.flip(1))
+
+    def frame_tokens(model: TemporalConditioner, inputs: VisualInputs) -> Tensor:
+        """Of the frames, without the step embedding."""
+        places = SIZES.codec_frame_rate * inputs.short_term_times.repeat_interleave(POOLED, 1)[0]
+        return model(inputs).tokens[:, : len(places)] - sinusoidal_embedding(places, 16)
+
+    for encoding, is_relative in (("rotary", True), ("sinusoidal", False)):
+        torch.manual_seed(0)
+        model = TemporalConditioner(replace(SIZES, time_encoding=encoding), 16).eval()
+        plain = frame_tokens(model, inputs)
+        assert torch.allclose(frame_tokens(model, inputs._replace(**later)), plain, atol=1e-4) is is_relative
+        assert not torch.allclose(frame_tokens(model, swapped), plain, atol=1e-2)

@@ -66,5 +66,9 @@ def test_invalid_config_values_are_reported_together() -> None:
         ConditionerConfig(kind="vidmuse", num_fusion_heads=5)
     with pytest.raises(ValueError, match="num_heads 3 times head_dim 5 must be even"):
         ConditionerConfig(num_heads=3, head_dim=5)
+    with pytest.raises(ValueError, match="time_encoding 'none' must be 'sinusoidal' or 'rotary'"):
+        ConditionerConfig(time_encoding="none")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="head_dim 5 must be even where time_encoding is rotary"):
+        ConditionerConfig(time_encoding="rotary", num_heads=2, head_dim=5)
     with pytest.raises(ValueError, match="kind 'long' must be 'v2m' or 'vidmuse'"):
         ConditionerConfig(kind="long")  # pyright: ignore[reportArgumentType]

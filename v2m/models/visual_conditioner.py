@@ -22,9 +22,11 @@ from torch.nn import functional
 
 from v2m.core.timing import seconds_to_frames
 from v2m.models.conditioning import Condition, StepBias, concat
-from v2m.models.lm import masked_attention, sinusoidal_embedding
+from v2m.models.lm import MAX_PERIOD, masked_attention, sinusoidal_embedding
 
 ConditionerKind = Literal["v2m", "vidmuse"]
+TimeEncoding = Literal["sinusoidal", "rotary"]
+_NOT_SIZES = {"kind", "null_tokens", "time_encoding"}
 EVENT_KERNEL = 5  # instants that a convolution over the events spans
 NUM_POSITION_WAVES = 4  # waves of a frame's relative position in the video, each twice as fast as the one before
 
@@ -72,6 +74,8 @@ class ConditionerConfig:
         num_event_layers: v2m: convolutions over the events.
         event_stride: v2m: instants that become one token.
         codec_frame_rate: v2m: codec frames per second, the LM's positions.
+        time_encoding: v2m: how its layers know when frames are shown. "sinusoidal" is added to the tokens; "rotary"
+            turns queries and keys by the times (Su et al., "RoFormer", 2021), so that attention depends on differences.
     """
 
     kind: ConditionerKind = "v2m"
@@ -88,17 +92,23 @@ class ConditionerConfig:
     num_event_layers: int = 3
     event_stride: int = 2
     codec_frame_rate: int = 50
+    time_encoding: TimeEncoding = "sinusoidal"
 
     def __post_init__(self) -> None:
         kinds = get_args(ConditionerKind)
         problems = [] if self.kind in kinds else [f"kind {self.kind!r} must be {' or '.join(map(repr, kinds))}"]
-        sizes = {name: value for name, value in vars(self).items() if name not in {"kind", "null_tokens"}}
+        if self.time_encoding not in get_args(TimeEncoding):
+            encodings = " or ".join(map(repr, get_args(TimeEncoding)))
+            problems.append(f"time_encoding {self.time_encoding!r} must be {encodings}")
+        sizes = {name: value for name, value in vars(self).items() if name not in _NOT_SIZES}
         problems += [f"{name} {size} must be 1 or more" for name, size in sizes.items() if size < 1]
         if not problems and self.kind == "vidmuse" and self.vision_dim % self.num_fusion_heads:
             multiple = f"a multiple of the {self.num_fusion_heads} fusion heads"
             problems.append(f"vision_dim {self.vision_dim} must be {multiple}")
         if not problems and self.kind == "v2m" and self.inner_dim % 2:
             problems.append(f"num_heads {self.num_heads} times head_dim {self.head_dim} must be even")
+        if not problems and self.time_encoding == "rotary" and self.head_dim % 2:
+            problems.append(f"head_dim {self.head_dim} must be even where time_encoding is rotary")
         if problems:
             raise ValueError("conditioner: " + "; ".join(problems))
 
@@ -195,6 +205,7 @@ class TemporalConditioner(nn.Module):
     def __init__(self, config: ConditionerConfig, dim: int) -> None:
         super().__init__()
         inner_dim, self.codec_frame_rate = config.inner_dim, config.codec_frame_rate
+        self.rotary_dim = config.head_dim if config.time_encoding == "rotary" else None
         self.pool = TokenPooling(config)
         self.story = nn.Linear(2 * NUM_POSITION_WAVES, inner_dim)  # of the relative position in the video
         self.near, self.whole = (nn.Parameter(0.5 * torch.randn(inner_dim)) for _ in range(2))
@@ -207,8 +218,11 @@ class TemporalConditioner(nn.Module):
         x, mask = self._with_time(*visual[:3], visual)
         long_term, long_term_mask = self._with_time(*visual[3:6], visual)
         x, long_term = x + self.near, long_term + self.whole
+        rotations = None
+        if self.rotary_dim is not None:
+            rotations = self._rotation(visual.short_term_times), self._rotation(visual.long_term_times)
         for layer in self.layers:
-            x = layer(x, mask, long_term, long_term_mask)
+            x = layer(x, mask, long_term, long_term_mask, rotations)
         x = self.norm(self.out(x))
         x = x + self._time_embedding(visual.short_term_times, x).repeat_interleave(self.pool.num_tokens, 1)
         frames = Condition(x * mask[..., None], mask)
@@ -224,8 +238,17 @@ class TemporalConditioner(nn.Module):
     def _with_time(self, frames: Tensor, times: Tensor, mask: Tensor, visual: VisualInputs) -> tuple[Tensor, Tensor]:
         """(B, F, P, W) → tokens (B, F · Q, I) with their time and place in the video, and their mask."""
         x = self.pool(frames.masked_fill(~mask[..., None, None], 0.0))  # (B, F, Q, I)
-        time = self._time_embedding(times, x) + self.story(_relative_position(times, visual).to(x.dtype))
+        time = self.story(_relative_position(times, visual).to(x.dtype))
+        time = time if self.rotary_dim is not None else time + self._time_embedding(times, x)
         return (x + time[:, :, None]).flatten(1, 2), mask.repeat_interleave(self.pool.num_tokens, 1)
+
+    def _rotation(self, times: Tensor) -> Tensor:
+        """Seconds (B, F) → unit complex numbers (B, 1, F · Q, half a head's dimension), for `_rotate`."""
+        assert self.rotary_dim is not None, "time is not rotary"
+        positions = seconds_to_frames(times.float(), self.codec_frame_rate).repeat_interleave(self.pool.num_tokens, 1)
+        exponents = torch.arange(0, self.rotary_dim, 2, device=times.device) / self.rotary_dim
+        angles = positions[:, None, :, None] * MAX_PERIOD**-exponents
+        return torch.polar(torch.ones_like(angles), angles)
 
     def _time_embedding(self, times: Tensor, like: Tensor) -> Tensor:
         """Seconds (B, S) → (B, S, dimension of `like`): the LM's embedding of the codec frame of that instant."""
@@ -271,12 +294,26 @@ class TemporalLayer(nn.Module):
         self.found = nn.Linear(dim, dim)
         self.expand, self.contract = nn.Linear(dim, config.ffn_dim), nn.Linear(config.ffn_dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor, long_term: Tensor, long_term_mask: Tensor) -> Tensor:
-        """(B, S, I) with `mask` (B, S), and long-term (B, S', I) with its mask (B, S') → (B, S, I)."""
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        long_term: Tensor,
+        long_term_mask: Tensor,
+        rotations: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """(B, S, I) with `mask` (B, S), and long-term (B, S', I) with its mask (B, S') → (B, S, I).
+
+        `rotations` are those of both times, where time is rotary.
+        """
         query, key, value = self.query_key_value(self.norm_own(x)).chunk(3, dim=-1)
+        if rotations is not None:
+            query, key = _rotate(query, rotations[0], self.num_heads), _rotate(key, rotations[0], self.num_heads)
         x = x + self.own(masked_attention(query, key, value, self.num_heads, mask))
         key, value = self.key_value(long_term).chunk(2, dim=-1)
         query = self.query(self.norm_whole(x))
+        if rotations is not None:
+            query, key = _rotate(query, rotations[0], self.num_heads), _rotate(key, rotations[1], self.num_heads)
         x = x + self.found(masked_attention(query, key, value, self.num_heads, long_term_mask))
         return x + self.contract(functional.gelu(self.expand(self.norm_feedforward(x))))
 
@@ -317,6 +354,16 @@ class EventEncoder(nn.Module):
         times = functional.pad(times.float(), (0, rest)).unflatten(1, (-1, self.stride))
         mean_times = (times * weights).sum(-1) / weights.sum(-1).clamp(min=1)
         return tokens, mean_times, weights.any(-1)
+
+
+def _rotate(x: Tensor, rotation: Tensor, num_heads: int) -> Tensor:
+    """Rotate pairs of dimensions of each head of `x` (B, S, I).
+
+    `rotation` are unit complex numbers (B, 1, S, half a head's dimension).
+    """
+    heads = x.float().unflatten(-1, (num_heads, -1, 2)).transpose(1, 2)  # (B, H, S, half, 2)
+    rotated = torch.view_as_real(torch.view_as_complex(heads.contiguous()) * rotation)
+    return rotated.transpose(1, 2).flatten(2).to(x.dtype)
 
 
 def _relative_position(times: Tensor, visual: VisualInputs) -> Tensor:

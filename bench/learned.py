@@ -45,7 +45,6 @@ from v2m.evaluation.embedders.musicnn import TAGS, MusicnnEmbedder
 from v2m.evaluation.tag_recall import tag_recall
 from v2m.sketch.compose.lead_sheet import Part
 from v2m.sketch.instruments import find_instruments
-from v2m.sketch.notation.decoding import decode_score
 from v2m.sketch.notation.performance import estimate_key, perform
 from v2m.sketch.notation.score import Score
 from v2m.sketch.styles import choose_style
@@ -164,7 +163,7 @@ def content_rows(store: PieceStore, clips: list[Clip], seeds: int) -> list[Row]:
         of_seeds = []
         for seed in range(seeds):
             piece = store.piece(clip, seed)
-            score = decode_score(piece.codes, clip.duration)
+            score = store.writer.codec.decode_score(piece.codes, clip.duration, clip.tags)
             of_seeds.append({**tag_row(clip.tags, piece, score, seed), **music_row(clip, piece, score)})
         rows.append(mean_row(of_seeds))
     return rows
@@ -175,7 +174,7 @@ def major_shares(store: PieceStore, clips: list[Clip]) -> dict[str, float]:
     major: dict[str, list[bool]] = {"bright": [], "dark": []}
     for clip in clips:
         piece = store.piece(clip, 0, tags=replace(clip.tags, key=None))
-        key = estimate_key(decode_score(piece.codes, clip.duration))
+        key = estimate_key(store.writer.codec.decode_score(piece.codes, clip.duration))
         major["bright" if clip.light >= BRIGHT else "dark"].append(key.mode == "major")
     return {name: round(float(np.mean(values)), 3) if values else np.nan for name, values in major.items()}
 

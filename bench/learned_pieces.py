@@ -83,6 +83,9 @@ class Writer(Protocol):
     num_parameters: int
     weights_mb: float
 
+    @property
+    def codec(self) -> ScoreCodec: ...
+
     def write(self, clip: Video, tags: Tags, seed: int) -> tuple[NDArray[np.int64], Soundtrack]:
         """Return the codes and the music that plays them."""
         ...
@@ -148,16 +151,15 @@ class Teacher:
     num_parameters, weights_mb = 0, 0.0
 
     def __init__(self) -> None:
-        self.key = f"sketch-{code_hash(CODE)}"
+        self.key, self.codec = f"sketch-{code_hash(CODE)}", ScoreCodec()
 
     def write(self, clip: Video, tags: Tags, seed: int) -> tuple[NDArray[np.int64], Soundtrack]:
         style = choose_style(tags)
         plan = planner.plan_for_style(style, clip.visual_features(), clip.duration, tags, seed)
         piece = compose(plan, style, tags, seed)
         midi = encode_midi(piece.sheet, piece.parts, style.name)
-        codec = ScoreCodec()
-        codes = codec.encode(read_midi(midi, clip.duration))[0].numpy()
-        return codes, codec.render(codes, clip.duration, tags, seed)
+        codes = self.codec.encode(read_midi(midi, clip.duration))[0].numpy()
+        return codes, self.codec.render(codes, clip.duration, tags, seed)
 
 
 class _RecordingCodec(ScoreCodec):
@@ -211,12 +213,12 @@ class Model:
         frontend = _CachingFrontend.load(model, name, device)
         music_engine = MusicGenEngine.from_model(model, name, device, precision)
         assert isinstance(music_engine.codec, ScoreCodec), f"{name} writes no scores"
-        self._codec = music_engine.codec = _RecordingCodec(music_engine.codec.config)
+        self.codec = music_engine.codec = _RecordingCodec(music_engine.codec.config)
         self._engine = VideoMusicEngine(model, music_engine, frontend, device)
 
     def write(self, clip: Video, tags: Tags, seed: int) -> tuple[NDArray[np.int64], Soundtrack]:
         soundtrack = self._engine.generate(clip, tags, self.options, seed=seed)
-        return self._codec.codes, soundtrack
+        return self.codec.codes, soundtrack
 
 
 def recipe_options() -> tuple[WindowOptions | None, Precision | None]:

@@ -24,7 +24,8 @@ from tests.fixtures.tiny import clip as tiny
 from v2m.core.timing import sample_frames
 from v2m.core.types import Pixels, Video
 from v2m.media import video
-from v2m.pretrained.vision import FrozenVisionEncoder, long_term_frame_times, window_frame_times
+from v2m.pretrained.frame_times import long_term_frame_times, window_frame_times
+from v2m.pretrained.vision import FrozenVisionEncoder
 from v2m.taggers.videollama import VideoLLaMA3, input_size, resize_frames
 
 CPU = torch.device("cpu")

@@ -33,7 +33,7 @@ REQUIRED_FILES: dict[str, tuple[str, ...]] = {  # by kind of component: files to
     "style_encoder": (f"config.json|{COMPRESSION_FILE}", f"{_WEIGHTS}|{COMPRESSION_FILE}", WEIGHTS_INDEX),
 }
 COMPONENT_KINDS = tuple(REQUIRED_FILES)
-BUILT_IN = {"codec": score.MODEL_TYPE, "vision_encoder": FRAME_STATISTICS, "text_encoder": HASHED_WORDS}
+BUILT_IN = {*score.NAMED_CONFIGS, FRAME_STATISTICS, HASHED_WORDS}
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class Component:
     @property
     def is_built_in(self) -> bool:
         """True where no files are needed."""
-        return self.name in BUILT_IN.values()
+        return self.name in BUILT_IN
 
     def score_config(self) -> Mapping[str, Any] | None:
         """Return the config of a score codec; None for another model."""
-        if self.name == score.MODEL_TYPE:
-            return score.ScoreCodecConfig().to_dict()
+        if self.name in score.NAMED_CONFIGS:
+            return score.NAMED_CONFIGS[self.name].to_dict()
         config = self.config
         if config is None and self.folder is not None and (self.folder / "config.json").is_file():
             config = safe_load.read_json(self.folder / "config.json")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ from v2m.media.video import Limits
 from v2m.pretrained import weights
 from v2m.pretrained.codecs.base import InterleavedStereoCodec
 from v2m.pretrained.codecs.score import ScoreCodec
-from v2m.pretrained.vision import long_term_frame_times, window_frame_times
+from v2m.pretrained.frame_times import long_term_frame_times, window_frame_times
 from v2m.sketch.notation.midi_file import read_midi, read_programs
 from v2m.sketch.notation.score import Score
 
@@ -147,7 +148,7 @@ class SampleEncoder:
         clip = video.open(source.video, Limits(duration=max(config.max_duration_s, Limits.duration)))
         check_duration(clip.duration, config)
         if isinstance(self.codec, ScoreCodec):
-            duration, encode_music = clip.duration, self._score_encoder(self._load_score(source, clip))
+            duration, encode_music = clip.duration, self._score_encoder(self.codec, self._load_score(source, clip))
         else:
             music = self._prepare_music(lambda rate: self._load_audio(source, clip, rate))
             duration = min(clip.duration, samples_to_seconds(len(music), music.sample_rate))
@@ -163,7 +164,7 @@ class SampleEncoder:
             path = require_file(source.score, "no_score", "it is no MIDI file, nor is one of the same name beside it")
             score = read_midi(path)
             check_duration(score.duration, self.config)
-            curves, encode_music = score_curves(score), self._score_encoder(score)
+            curves, encode_music = score_curves(score), self._score_encoder(self.codec, score)
             tags = score_tags(score, read_programs(path))
         else:
             path = require_file(source.audio, "no_sound", "it is no sound file, nor is one of the same name beside it")
@@ -175,12 +176,14 @@ class SampleEncoder:
         clip = make_pseudo_video(curves, [*hashlib.sha256(path.read_bytes()).digest()], path)
         return clip, clip.duration, tags.overridden_by(known), encode_music
 
-    def _score_encoder(self, score: Score) -> EncodeMusic:
-        all_codes, rate = self.codec.encode(score)[0], self.codec.spec.frame_rate
+    def _score_encoder(self, codec: ScoreCodec, score: Score) -> EncodeMusic:
+        """Return the encoder of a score's segments; their tags name the key, for codes relative to it."""
+        rate = codec.spec.frame_rate
+        encode = cache(lambda key: codec.encode(score, Tags(key=key))[0])
 
         def cut_codes(meta: Meta) -> torch.Tensor:
             first = codec_frames(meta.start, rate)
-            return all_codes[:, first : first + codec_frames(meta.duration, rate)]
+            return encode(meta.tags.get("key"))[:, first : first + codec_frames(meta.duration, rate)]
 
         return cut_codes
 

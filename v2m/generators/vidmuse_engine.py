@@ -25,7 +25,7 @@ from v2m.generators.options import DecoderName, WindowOptions
 from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.visual_conditioner import VisualInputs
-from v2m.pretrained.vision import long_term_frame_times, window_frame_times
+from v2m.pretrained.frame_times import long_term_frame_times, window_frame_times
 
 BATCH_FRAMES = 256  # frames in memory at a time
 

@@ -8,21 +8,18 @@ F frames, H height, W width of a frame, P tokens per frame, D dimension of a tok
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, pad
 from transformers import CLIPVisionModel, Dinov2Model, PreTrainedModel, SiglipVisionModel
 
 from v2m.core.errors import DependencyError, UsageError
-from v2m.core.timing import segment_count, segment_times
-from v2m.core.types import Floats, Pixels, Video
+from v2m.core.types import Pixels
 from v2m.pretrained.safe_load import check_finite, read_json, read_state_dict
 from v2m.pretrained.transformers_loader import CPU, load_model
 
@@ -173,27 +170,6 @@ class FrozenVisionEncoder:
             return x[..., top : top + side, left : left + side]
         top, left = (side - height) // 2, (side - width) // 2
         return pad(x - self._mean, (left, side - width - left, top, side - height - top)) + self._mean
-
-
-def window_frame_times(video: Video, aspect: str, start: float, seconds: float, rate: float) -> Floats:
-    """Times of about `rate` frames per second of `seconds` from `start`.
-
-    They are evenly spaced, but for the aspect "vidmuse", which takes the frames that VidMuse was trained on: every
-    ceil(fps / rate)th frame; the last one stands for what lies beyond the video.
-    """
-    count = segment_count(seconds, rate)
-    if aspect != "vidmuse":
-        return start + segment_times(seconds, count)
-    numbers = int(start * video.fps + 1e-6) + math.ceil(video.fps / rate - 1e-3) * np.arange(count)
-    inside = numbers[numbers < len(video.timestamps)]
-    return video.timestamps[np.minimum(numbers, inside[-1] if len(inside) else len(video.timestamps) - 1)]
-
-
-def long_term_frame_times(video: Video, aspect: str, count: int) -> Floats:
-    """Times of `count` frames of the whole video: evenly, or from its first to its last as VidMuse does."""
-    if aspect != "vidmuse":
-        return segment_times(video.duration, count)
-    return video.timestamps[torch.linspace(0, len(video.timestamps) - 1, count).long().numpy()]
 
 
 def _resize(x: Tensor, height: int, width: int) -> Tensor:

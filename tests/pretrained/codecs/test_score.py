@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import mido
 import numpy as np
@@ -10,11 +11,15 @@ import pytest
 import torch
 
 from tests.sketch.stub_videos import compose_piece
+from v2m.checkpoints import Component
+from v2m.checkpoints.codec import load_codec
 from v2m.core.errors import DependencyError, UsageError
 from v2m.core.protocols import Codec
 from v2m.core.types import Tags
-from v2m.pretrained.codecs.score import ScoreCodec, ScoreCodecConfig
+from v2m.pretrained.codecs.score import MODEL_TYPE, RELATIVE_NAME, ScoreCodec, ScoreCodecConfig
+from v2m.sketch.compose.harmony import NOTE_NAMES
 from v2m.sketch.notation import vocabulary as vocab
+from v2m.sketch.notation.performance import estimate_key
 from v2m.sketch.notation.score import Score
 
 CODEC = ScoreCodec(ScoreCodecConfig(sample_rate=16000))
@@ -76,3 +81,31 @@ def test_config_comes_back_and_another_codecs_is_refused() -> None:
     for values in ({"model_type": "encodec"}, {}, {**config.to_dict(), "style": "polka"}, {**config.to_dict(), "x": 1}):
         with pytest.raises(DependencyError, match="no score codec"):
             ScoreCodecConfig.from_dict(values)
+
+
+@pytest.mark.parametrize("tonic", [0, 3, 6, 7, 11])
+def test_relative_codes_are_those_of_the_music_in_c_and_decode_to_the_key_of_the_tags(tonic: int) -> None:
+    codec = ScoreCodec(replace(CODEC.config, relative=True))
+    in_c = Score.from_piece(compose_piece("rock", 2, Tags(key="C minor"), duration=4.0))
+    tags = Tags(key=f"{NOTE_NAMES[tonic]} minor")
+    moved = in_c.transposed(tonic if tonic <= 6 else tonic - 12)
+    codes = codec.encode(moved, tags)
+    assert torch.equal(codes, CODEC.encode(in_c))
+    assert not torch.equal(codes, CODEC.encode(moved)) or tonic == 0
+    decoded = codec.decode_score(codes[0].numpy(), 4.0, tags)
+    pitches = [(voice, note.pitch) for voice, note in decoded.notes]
+    assert pitches == [
+        (voice, note.pitch) for voice, note in CODEC.decode_score(CODEC.encode(moved)[0].numpy(), 4.0).notes
+    ]
+
+
+def test_relative_codes_without_a_key_are_by_the_estimated_one() -> None:
+    codec = ScoreCodec(replace(CODEC.config, relative=True))
+    in_c = Score.from_piece(compose_piece("cinematic", 3, Tags(key="C minor"), duration=8.0))
+    assert estimate_key(in_c).tonic == 0
+    assert torch.equal(codec.encode(in_c.transposed(5)), codec.encode(in_c))
+
+
+def test_named_codecs_are_absolute_and_relative() -> None:
+    loaded = [load_codec(Component(name), torch.device("cpu")) for name in (MODEL_TYPE, RELATIVE_NAME)]
+    assert [codec.config.relative for codec in loaded if isinstance(codec, ScoreCodec)] == [False, True]

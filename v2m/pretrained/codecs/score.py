@@ -23,13 +23,14 @@ from v2m.sketch.instruments import STEMS
 from v2m.sketch.notation import vocabulary as vocab
 from v2m.sketch.notation.decoding import decode_score
 from v2m.sketch.notation.encoding import encode_score
-from v2m.sketch.notation.performance import perform
+from v2m.sketch.notation.performance import estimate_key, perform
 from v2m.sketch.notation.score import Score
 from v2m.sketch.perform.midi import encode_midi
 from v2m.sketch.perform.synthesizer import DEFAULT_SOUNDFONT, provenance, render_mix
 from v2m.sketch.styles import STYLES, choose_style
 
 MODEL_TYPE = "v2m-score-1"  # changes with the vocabulary: codes of one are not codes of another
+RELATIVE_NAME = f"{MODEL_TYPE}-relative"
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,15 @@ class ScoreCodecConfig:
         soundfont: A General MIDI SoundFont (.sf2 or .sf3); None is the one that v2m carries.
         sample_rate: Hz, a multiple of 50.
         reverb: Reverb level relative to the style's own, 0 (dry) to 2.
+        relative: Whether codes are of the music transposed to C, so that a model need not learn each key by itself.
+            Decoding transposes to the key of the tags.
     """
 
     style: str | None = None
     soundfont: str | None = None
     sample_rate: int = 48000
     reverb: float = 1.0
+    relative: bool = False
 
     def __post_init__(self) -> None:
         problems: list[str] = []
@@ -77,6 +81,9 @@ class ScoreCodecConfig:
             raise DependencyError(f"no score codec that this version of v2m has ({error})") from error
 
 
+NAMED_CONFIGS = {MODEL_TYPE: ScoreCodecConfig(), RELATIVE_NAME: ScoreCodecConfig(relative=True)}
+
+
 class ScoreCodec:
     """Scores as codes (see `v2m.sketch.notation.vocabulary`), and codes as sound.
 
@@ -89,14 +96,18 @@ class ScoreCodec:
         self.spec = CodecSpec(rate, vocab.FRAME_RATE, vocab.NUM_CODEBOOKS, vocab.CODEBOOK_SIZE, channels=2)
         self.hop_length = hop_length(rate, vocab.FRAME_RATE)
 
-    def encode(self, scores: Score | Sequence[Score]) -> Tensor:
+    def encode(self, scores: Score | Sequence[Score], tags: Tags | None = None) -> Tensor:
         """Scores → codes (B, K, T) int64, T of the longest; a shorter one rests at the end.
 
-        Raises UsageError for sound.
+        Where codes are relative, the key is that of `tags`, or else estimated. Raises UsageError for sound.
         """
         scores = [scores] if isinstance(scores, Score) else scores
         if isinstance(scores, Tensor | np.ndarray):
             raise UsageError("the score codec encodes scores, not sound: give a MIDI file")
+        if self.config.relative:
+            key = (tags or Tags()).tonic_and_mode
+            tonics = [estimate_key(score).tonic if key is None else key[0] for score in scores]
+            scores = [score.transposed(-_interval(tonic)) for score, tonic in zip(scores, tonics, strict=True)]
         codes = [encode_score(score)[0] for score in scores]
         out = np.zeros((len(codes), vocab.NUM_CODEBOOKS, max(part.shape[1] for part in codes)), np.int64)
         for row, part in zip(out, codes, strict=True):
@@ -127,7 +138,13 @@ class ScoreCodec:
 
         The soundtrack has MIDI, beats and, with `stems`, its stems.
         """
-        return self.play(decode_score(codes, duration), tags, seed, stems=stems, progress=progress)
+        score = self.decode_score(codes, duration, tags)
+        return self.play(score, tags, seed, stems=stems, progress=progress)
+
+    def decode_score(self, codes: NDArray[np.integer], duration: float, tags: Tags | None = None) -> Score:
+        """Decode codes (K, T) to a score of `duration` seconds; relative ones in the key of `tags`, or in C."""
+        score, key = decode_score(codes, duration), (tags or Tags()).tonic_and_mode
+        return score.transposed(_interval(key[0])) if self.config.relative and key is not None else score
 
     def play(
         self,
@@ -161,3 +178,8 @@ class ScoreCodec:
                 "soundfont": provenance(soundfont),
             },
         )
+
+
+def _interval(tonic: int) -> int:
+    """Return the semitones from C to the nearest `tonic`, −5 to 6."""
+    return tonic if tonic <= 6 else tonic - 12

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from v2m.core.types import Floats
 from v2m.sketch.compose.arrange import Piece
-from v2m.sketch.notation.vocabulary import VOICES
+from v2m.sketch.notation.vocabulary import DRUM_VOICES, VOICES
 from v2m.sketch.notation.voices import Line, assign_voices
 
 
@@ -39,6 +39,16 @@ class Score:
     def notes(self) -> list[tuple[str, ScoreNote]]:
         """All notes with the name of their voice."""
         return [(voice, note) for voice in VOICES for note in self.voices.get(voice, ())]
+
+    def transposed(self, semitones: int) -> Score:
+        """Return the score with all pitches but those of drums moved."""
+        voices = {
+            voice: notes
+            if voice in DRUM_VOICES
+            else tuple(note._replace(pitch=note.pitch + semitones) for note in notes)
+            for voice, notes in self.voices.items()
+        }
+        return replace(self, voices=voices)
 
     @classmethod
     def from_lines(cls, lines: Iterable[Line], duration: float, beats: Floats, downbeats: Floats) -> Score:

@@ -23,15 +23,17 @@ UNUSED_T5_PREFIXES = ("decoder.", "lm_head.")  # of a whole T5, whose encoder al
 T5_NAMESPACE = "google-t5/"  # of the T5s that audiocraft calls by their bare names
 
 
-def convert_checkpoint(source: str, dest: Path, layout: str) -> str:
+def convert_checkpoint(source: str, dest: Path, layout: str, dtype: str | None = None) -> str:
     """Convert the checkpoint `source`, or a training checkpoint (.ckpt), to a layout in the folder `dest`.
 
-    Returns one line on what was written. Raises DependencyError where the source, or a frozen model that the layout
-    includes, cannot be had, UsageError where there is no source, `dest` is not empty or the layout cannot represent the
-    model.
+    `dtype` is that of the written weights, by its name in torch; None keeps it. Returns one line on what was written.
+    Raises DependencyError where the source, or a frozen model that the layout includes, cannot be had, UsageError where
+    there is no source, `dest` is not empty or the layout cannot represent the model.
     """
     is_training = source.endswith(".ckpt") and Path(source).is_file()
     model = lightning_ckpt.load_training_checkpoint(Path(source)) if is_training else V2M.from_pretrained(source)
+    if dtype is not None:
+        model.to(getattr(torch, dtype))
     if layout == "v2m":
         model.save_pretrained(dest)
     else:

@@ -9,6 +9,7 @@ from v2m.cli.runner import run_command
 from v2m.core.arguments import OneLineParser
 from v2m.core.errors import UsageError
 
+DTYPES = ("float32", "bfloat16", "float16")
 LAYOUTS = ("v2m", "transformers", "audiocraft", "vidmuse")
 
 
@@ -20,6 +21,7 @@ def build_parser() -> OneLineParser:
     parser.add_argument("source", type=str, help=sources)
     parser.add_argument("dest", type=str, help="the folder to write, a new one")
     parser.add_argument("--to", choices=LAYOUTS, default="v2m", help="the layout to write")
+    parser.add_argument("--dtype", choices=DTYPES, default=None, help="of the weights written; as in SOURCE by default")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     return parser
 
@@ -32,7 +34,7 @@ def convert(argv: Sequence[str]) -> str:
         raise UsageError(f"{args.dest!r} exists already: give a new folder")
     from v2m.checkpoints import export  # torch, only now
 
-    return export.convert_checkpoint(args.source, dest, args.to)
+    return export.convert_checkpoint(args.source, dest, args.to, args.dtype)
 
 
 def main(argv: Sequence[str]) -> int:

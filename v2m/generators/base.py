@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from v2m.core.lazy_model import LazyModel
 from v2m.core.progress import sub_progress
 from v2m.core.protocols import MusicGenerator
 from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
+from v2m.pretrained.weights import bundled_folder
 
 SCORE_CAPABILITIES = frozenset({"midi", "stems"})  # of a language model that writes scores
 
@@ -94,12 +96,14 @@ class ModelGenerator(GeneratorBase):
         self.weights: tuple[WeightsInfo, ...] = ()
 
     def _add_capabilities(self, model: str) -> None:
-        """Add those of scores where the folder `model` holds a language model that writes them."""
-        if Path(model).expanduser().is_dir():
-            from v2m.checkpoints.load import has_score_codec
+        """Add those of scores where `model` is a folder with a language model that writes them."""
+        folder = bundled_folder(model) or Path(model).expanduser()
+        if folder.is_dir():
+            with suppress(ImportError):  # without torch, which `prepare` names
+                from v2m.checkpoints.load import has_score_codec
 
-            if has_score_codec(Path(model).expanduser()):
-                self.capabilities |= SCORE_CAPABILITIES
+                if has_score_codec(folder):
+                    self.capabilities |= SCORE_CAPABILITIES
 
     def _load(self) -> Any:
         """Load the model; torch is imported here and not before."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,17 +26,18 @@ from v2m.core.protocols import Codec, TextEncoder
 from v2m.core.timing import codec_frames, mean_rate, samples_to_seconds, seconds_to_samples
 from v2m.core.types import Audio, ProgressFn, Soundtrack, Tags, Video
 from v2m.generators.options import DecoderName, WindowOptions
-from v2m.generators.style_encoder import StyleEncoder
 from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference import windows
 from v2m.models.inference.decoder import Decoder, default_precision
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.lora import merged_weights
 from v2m.models.style_conditioner import StyleConditioner
-from v2m.pretrained.audiocraft import MultiBandCodec
-from v2m.pretrained.chroma import Chroma
 from v2m.pretrained.codecs.base import EnCodec, InterleavedStereoCodec
 from v2m.pretrained.codecs.score import ScoreCodec
+
+if TYPE_CHECKING:  # they import transformers, which takes seconds and few models need
+    from v2m.generators.style_encoder import StyleEncoder
+    from v2m.pretrained.chroma import Chroma
 
 PROGRESS_SHARES = (0.02, 0.95)  # share of the work at which decoding of the LM begins and ends
 
@@ -98,12 +100,16 @@ class MusicGenEngine:
         if decoder == "multiband":
             if not isinstance(codec, EnCodec):
                 raise UsageError(f"{name!r} writes scores, which a SoundFont plays: leave out `generator.decoder`")
+            from v2m.pretrained.audiocraft import MultiBandCodec
+
             codec = MultiBandCodec.load(codec, device)
             model.weights = (*model.weights, codec.weights)
         codec = InterleavedStereoCodec(codec) if model.config.lm.channels == 2 else codec
         model.check_codec(codec.spec)
         chroma = None
         if model.config.num_chroma is not None:
+            from v2m.pretrained.chroma import Chroma
+
             assert component.folder is not None, "a model that follows a melody has files"
             chroma = Chroma.load(component.folder)
         return cls(model, text_encoder, codec, chroma, device=device, precision=precision, keep_model=keep_model)
@@ -130,6 +136,8 @@ class MusicGenEngine:
     def style_encoder(self) -> StyleEncoder:
         """Return the style encoder, loaded at the first call."""
         if self._style_encoder is None:
+            from v2m.generators.style_encoder import StyleEncoder
+
             assert self._style_conditioner is not None, "this model has no style conditioner"
             self._style_encoder = StyleEncoder.load(self.model, self._style_conditioner, self._device)
         return self._style_encoder

@@ -35,6 +35,7 @@ WEIGHT_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".th"}
 MODEL_CARD = "README.md"  # fetched where there is one: it names the license
 COMMIT, SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*(@\w[\w./-]*)?")
+BUNDLED = Path(__file__).parent / "bundled"  # weights that v2m itself carries, by name
 _announced: set[str] = set()
 
 
@@ -44,8 +45,9 @@ def fetch(
     """Return the folder that holds `name`, downloading it if needed.
 
     Args:
-        name: A local folder; or a repository of the Hugging Face hub, "owner/name" or "owner/name@revision", which is
-            looked for in `checkpoints/name`, then in the hub's cache, and is downloaded if it is in neither.
+        name: A local folder; weights that v2m carries, by name; or a repository of the Hugging Face hub, "owner/name"
+            or "owner/name@revision", which is looked for in `checkpoints/name`, then in the hub's cache, and is
+            downloaded if it is in neither.
         patterns: The files that are needed (see above).
         license: License of the weights, for model cards that name none.
         download_size: Bytes of those files, for messages when the hub cannot be reached.
@@ -116,6 +118,12 @@ def announce_license(weights: WeightsInfo) -> None:
         tqdm.write(line, file=sys.stderr)
 
 
+def bundled_folder(name: str) -> Path | None:
+    """Return the folder of weights that v2m itself carries, None for others."""
+    folder = BUNDLED / name
+    return folder if name and Path(name).name == name and folder.is_dir() else None
+
+
 def checkpoint_folders() -> list[Path]:
     """Folders for weights placed by hand: $V2M_CHECKPOINTS, or `checkpoints/` here and beside the package."""
     folder = os.environ.get("V2M_CHECKPOINTS")
@@ -179,6 +187,9 @@ def _find_folder(name: str) -> Path | None:
     plain = Path(name).expanduser()
     if name and plain.is_dir():
         return plain
+    bundled = bundled_folder(name)
+    if bundled is not None:
+        return bundled
     repo, _, pinned = name.partition("@")
     if not Path(repo).name or Path(repo).is_absolute() or ".." in Path(repo).parts:
         return None

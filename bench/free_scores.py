@@ -39,7 +39,7 @@ MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
 
 @dataclass(frozen=True)
 class Collection:
-    """One folder of the corpus. `is_tunes`: of melodies alone. `tempi`: lowest and highest, beats a minute."""
+    """One folder of the corpus. `is_tunes`: melodies alone. `tempi`: lowest and highest, in bpm."""
 
     pattern: str
     genre: str

@@ -38,7 +38,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--recipe", "nope"], "unknown recipe 'nope': give one of acestep, magnet, musicgen, sketch, sonique"),
+        (["--recipe", "nope"], "'nope': give one of acestep, learned, magnet, musicgen, sketch, sonique"),
         (["--recipe", "gone.yaml"], "unknown recipe 'gone.yaml'"),
         (["--recipe"], "--recipe"),
         (["--tags.tmpo", "90"], "unknown option --tags.tmpo: did you mean --tags.tempo"),

@@ -23,8 +23,7 @@ import torch
 
 from tests.conftest import ffmpeg
 from tests.fixtures.tiny import clip as tiny_clip
-from tests.fixtures.tiny import encodec as tiny_encodec
-from tests.fixtures.tiny import t5 as tiny_t5
+from tests.fixtures.tiny import encoders
 from v2m.analysis.visual_events import EVENT_CHANNELS
 from v2m.cli.prepare import main
 from v2m.core import atomic
@@ -48,11 +47,7 @@ TINY = {"max_segment_s": 4.0, "min_duration_s": 2.0, "num_long_term_frames": 4}
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    root = tmp_path_factory.mktemp("weights")
-    tiny_clip.write(root / "clip")
-    tiny_encodec.write(root / "encodec")
-    tiny_t5.write(root / "t5")
-    return {"vision_encoder": str(root / "clip"), "codec": str(root / "encodec"), "text_encoder": str(root / "t5")}
+    return encoders.write_options(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,7 @@ import pytest
 import soundfile
 
 from tests.data.test_prepare import digests, read
-from tests.fixtures.tiny import clip as tiny_clip
-from tests.fixtures.tiny import encodec as tiny_encodec
-from tests.fixtures.tiny import t5 as tiny_t5
+from tests.fixtures.tiny import encoders
 from tests.training.test_module import trainer
 from v2m.analysis.visual_events import EVENT_CHANNELS, visual_event_features
 from v2m.cli.prepare import main
@@ -82,11 +80,7 @@ def clicks(times: tuple[float, ...], seconds: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    root = tmp_path_factory.mktemp("weights")
-    tiny_clip.write(root / "clip")
-    tiny_encodec.write(root / "encodec")
-    tiny_t5.write(root / "t5")
-    return {"vision_encoder": str(root / "clip"), "codec": str(root / "encodec"), "text_encoder": str(root / "t5")}
+    return encoders.write_options(tmp_path_factory.mktemp("weights"))
 
 
 def arguments(weights: dict[str, str], *paths: Path, **given: object) -> list[str]:

@@ -19,7 +19,7 @@ def build_parser() -> OneLineParser:
     parser.add_argument("--seconds", type=Seconds, default=8.0, help="how long each is")
     parser.add_argument("--seed", type=int, default=0, help="another gives other clips")
     parser.add_argument("--processes", type=int | None, default=None, help="that work side by side")
-    parser.add_argument("--scores-only", action="store_true", help="no sound: a score as MIDI, in a fifth of the time")
+    parser.add_argument("--scores-only", action="store_true", help="no sound: a score as MIDI alone")
     parser.add_argument("--debug", action="store_true", help="show where an error came from")
     return parser
 

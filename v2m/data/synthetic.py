@@ -210,7 +210,7 @@ def make_clips(
 ) -> int:
     """Make those of `count` clips that do not exist yet; return their number.
 
-    Without `with_audio` they have a score and no sound, in a fifth of the time.
+    Without `with_audio` they have a score and no sound.
 
     Raises UsageError where a number is out of range, or the folder holds something else or other clips.
     """

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,14 @@ class Piece:
     def end(self) -> float:
         start, length = self.bars[-1]
         return start + length
+
+
+def names_another_source(path: Path) -> bool:
+    """Return whether a file was taken from a page of MuseScore, whose terms it does not state."""
+    if path.suffix != ".mxl":
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(b"musescore.com" in archive.read(name).lower() for name in archive.namelist())
 
 
 def read_pieces(path: Path) -> Iterator[Piece]:
@@ -303,6 +312,8 @@ def main() -> None:
         for path in tqdm(sorted(corpus.glob(collection.pattern)), desc=name):
             if pieces[name] >= most:
                 break
+            if names_another_source(path):
+                continue
             try:
                 read = list(read_pieces(path))
             except Exception:  # of a parser of several formats

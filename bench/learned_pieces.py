@@ -36,11 +36,7 @@ from v2m.models.inference.fast_linear import Precision
 from v2m.models.visual_conditioner import VisualInputs
 from v2m.pipeline.recipes import list_recipes, load_recipe
 from v2m.pretrained.codecs.score import ScoreCodec
-from v2m.sketch.compose.arrange import compose
 from v2m.sketch.notation.midi_file import read_midi
-from v2m.sketch.perform.midi import encode_midi
-from v2m.sketch.plan import planner
-from v2m.sketch.styles import choose_style
 from v2m.taggers.heuristic import HeuristicTagger
 
 RATE = 16000  # of the kept sound, mono
@@ -146,7 +142,7 @@ def _encode(scene: synthetic.Scene, seconds: float, path: Path) -> None:
 
 
 class Teacher:
-    """Sketch, whose scores pass through the codec."""
+    """Sketch as in the training data, whose scores pass through the codec."""
 
     num_parameters, weights_mb = 0, 0.0
 
@@ -154,10 +150,7 @@ class Teacher:
         self.key, self.codec = f"sketch-{code_hash(CODE)}", ScoreCodec()
 
     def write(self, clip: Video, tags: Tags, seed: int) -> tuple[NDArray[np.int64], Soundtrack]:
-        style = choose_style(tags)
-        plan = planner.plan_for_style(style, clip.visual_features(), clip.duration, tags, seed)
-        piece = compose(plan, style, tags, seed)
-        midi = encode_midi(piece.sheet, piece.parts, style.name)
+        midi = synthetic.encode_score(synthetic.compose_music(clip, tags, seed))
         codes = self.codec.encode(read_midi(midi, clip.duration))[0].numpy()
         return codes, self.codec.render(codes, clip.duration, tags, seed)
 

@@ -14,7 +14,18 @@ from v2m.cli.synthesize import main
 from v2m.core.timing import time_grid
 from v2m.core.types import Tags
 from v2m.data.sources import discover_videos
-from v2m.data.synthetic import FPS, STROKE_S, add_percussion, make_clip, make_clips, render_frames, sample_scene
+from v2m.data.synthetic import (
+    FPS,
+    MAX_TEMPO_DEVIATION,
+    STROKE_S,
+    add_percussion,
+    compose_music,
+    encode_score,
+    make_clip,
+    make_clips,
+    render_frames,
+    sample_scene,
+)
 from v2m.media import audio, video
 from v2m.sketch.notation.midi_file import read_midi
 from v2m.sketch.styles import STYLES
@@ -92,7 +103,25 @@ def test_genres_and_tonics_are_drawn_and_reach_tags_and_score(tmp_path: Path) ->
     assert tags.tonic_and_mode[0] == scenes[seed].tonic
     assert not (tmp_path / f"{seed:05d}.wav").exists()
     score = read_midi(tmp_path / f"{seed:05d}.mid")
-    assert 60 / np.diff(score.beats).mean() == pytest.approx(scenes[seed].tempo, rel=0.06)
+    assert 60 / np.diff(score.beats).mean() == pytest.approx(scenes[seed].tempo, rel=MAX_TEMPO_DEVIATION + 0.001)
+
+
+def test_velocities_of_the_score_carry_the_levels_of_the_plan(clips: Path) -> None:
+    clip, tags = video.open(clips / "00000.mp4"), Tags(**json.loads((clips / "00000.tags.json").read_text()))
+    piece = compose_music(clip, tags, 0)
+    plan = piece.sheet.plan
+    step = replace(plan, levels=np.where(np.arange(len(plan.levels)) < len(plan.levels) / 2, 0.0, -6.0))
+    flat = replace(plan, levels=np.zeros_like(plan.levels))
+    notes = []
+    for levels in (flat, step):
+        score = read_midi(encode_score(replace(piece, sheet=replace(piece.sheet, plan=levels))), SECONDS)
+        notes.append(sorted((note.onset, voice, note.pitch, note.velocity) for voice, note in score.notes))
+    ratios = [(time, after / before) for (time, *_, before), (*_, after) in zip(*notes, strict=True) if before > 30]
+    early, late = ([r for time, r in ratios if low < time < high] for low, high in ((0.0, 1.8), (2.2, SECONDS)))
+    assert len(early) > 5
+    assert len(late) > 5
+    np.testing.assert_allclose(early, 1.0)
+    np.testing.assert_allclose(late, 10 ** (-6 / 40), atol=0.02)
 
 
 def test_rendered_frames_show_flashes_and_motion() -> None:

@@ -234,6 +234,18 @@ def test_steadiness_reduces_tempo_changes() -> None:
     assert largest[0] > largest[1] > largest[2]
 
 
+@pytest.mark.parametrize("steadiness", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("deviation", [0.0, 0.03])
+def test_the_tempo_stays_within_the_deviation_that_is_asked_for(steadiness: float, deviation: float) -> None:
+    cuts = [Cut(float(time_s), 1.0) for time_s in np.arange(1.0, 38.0, 60 / 116)]
+    free, bounded = (
+        plan_piece(make_features(cuts, 40.0), 40.0, 110.0, 0, steadiness=steadiness, max_tempo_deviation=limit)
+        for limit in (0.06, deviation)
+    )
+    assert np.abs(tempi(free) / 110 - 1).max() > deviation + 0.01, "the bound makes no difference"
+    assert np.abs(tempi(bounded) / 110 - 1).max() <= deviation + 1e-6
+
+
 def test_planning_is_deterministic() -> None:
     cuts = random_cuts(np.random.default_rng(1), 90.0, 0.4)
     one, two = (plan_piece(make_features(cuts, 90.0), 90.0, 100.0, 4) for _ in range(2))
@@ -314,3 +326,8 @@ def test_invalid_arguments_are_refused(wrong: dict[str, float]) -> None:
             make_features([], 10.0), kwargs["duration"], kwargs["tempo"], 0,
             beats_per_bar=int(kwargs["beats_per_bar"]), steadiness=kwargs["steadiness"],
         )  # fmt: skip
+
+
+def test_a_deviation_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"max_tempo_deviation -0\.1 must"):
+        plan_piece(make_features([], 10.0), 10.0, 100.0, 0, max_tempo_deviation=-0.1)

@@ -1,9 +1,10 @@
 """Synthetic training clips whose music follows the picture: `v2m synthesize OUT`.
 
 The pictures are animated; the music is what Sketch makes of them, with a drum on each cut and a cymbal on each flash,
-so that tempo, key, instruments and timing are learnable. Half of the clips have cuts that ignore the beat, as in most
-videos; genre and tonic are drawn, the rest of the tags is HeuristicTagger's. Beside the sound is Sketch's score as
-MIDI, from which `v2m prepare --codec v2m-score-1` makes codes. H height, W width of a frame; N samples.
+so that tempo, key, instruments and timing are learnable. Its tempo stays nearer to the tags' than Sketch's own does.
+Half of the clips have cuts that ignore the beat, as in most videos; genre and tonic are drawn, the rest of the tags is
+HeuristicTagger's. Beside the sound is the score as MIDI, from which `v2m prepare --codec v2m-score-1` makes codes; in
+it, Sketch's levels along the video are part of the velocities. H height, W width of a frame; N samples.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from numpy.typing import NDArray
 
 from v2m.core.atomic import atomic_write
 from v2m.core.errors import UsageError
+from v2m.core.progress import ignore_progress
 from v2m.core.timing import seconds_to_samples, time_grid
 from v2m.core.types import Audio, Floats, Pixels, Tags, Video
 from v2m.media import ffmpeg
-from v2m.sketch.compose.arrange import compose
+from v2m.sketch.compose.arrange import Piece, compose
 from v2m.sketch.compose.harmony import NOTE_NAMES
 from v2m.sketch.perform.midi import encode_midi
+from v2m.sketch.perform.synthesizer import DEFAULT_SOUNDFONT, render_mix
 from v2m.sketch.plan import planner
+from v2m.sketch.plan.dynamics import LEVEL_RATE
 from v2m.sketch.styles import STYLES, choose_style
 
 FPS = 24
@@ -37,6 +41,8 @@ LUMA = np.array([0.2126, 0.7152, 0.0722])
 MIN_TEMPO, MAX_TEMPO = 60, 160
 CUT_SHARE, GENRE_SHARE = 0.85, 0.6  # of the scenes that have cuts; whose genre is drawn
 MIN_SHOT_S = 0.5  # where cuts ignore the beat
+MAX_TEMPO_DEVIATION = 0.03  # of the music from the tags' tempo, by which it meets cuts
+VELOCITY_DB = 40.0  # by which tenfold velocity is louder (General MIDI level 2)
 
 SAMPLE_RATE = 32000
 PEAK_TO_RMS = 6.0  # peak of a stroke, over the root mean square of the music
@@ -165,30 +171,50 @@ def make_clip(out: Path, number: int, seconds: float, seed: int, *, with_audio: 
     _encode_video(render_frames(scene, seconds), video_path)
     clip = video.open(video_path)
     tags = scene_tags(scene, clip)
+    piece = compose_music(clip, tags, scene.seed)
     if with_audio:
-        midi = _write_audio(clip, tags, scene, audio_path)
-    else:
-        style = choose_style(tags)
-        plan = planner.plan_for_style(style, clip.visual_features(), clip.duration, tags, scene.seed)
-        piece = compose(plan, style, tags, scene.seed)
-        midi = encode_midi(piece.sheet, piece.parts, f"{style.name} in {piece.sheet.key.name}")
+        _write_audio(piece, scene, audio_path)
     with atomic_write(score_path) as file:
-        file.write(midi)
+        file.write(encode_score(piece))
     with atomic_write(tags_path) as file:
         file.write(json.dumps(tags.to_dict(), ensure_ascii=False).encode() + b"\n")
     return True
 
 
-def _write_audio(clip: Video, tags: Tags, scene: Scene, path: Path) -> bytes:
-    """Write the sound of a clip; return its score as MIDI."""
-    from v2m.generators.sketch import Sketch
+def compose_music(clip: Video, tags: Tags, seed: int) -> Piece:
+    """Return what Sketch composes for a clip, at a tempo near that of the tags."""
+    style = choose_style(tags)
+    plan = planner.plan_for_style(
+        style, clip.visual_features(), clip.duration, tags, seed, max_tempo_deviation=MAX_TEMPO_DEVIATION
+    )
+    return compose(plan, style, tags, seed)
+
+
+def encode_score(piece: Piece) -> bytes:
+    """Return the MIDI of a piece whose velocities carry the levels of its plan, which MIDI has no other place for."""
+    plan, parts = piece.sheet.plan, []
+    knots = np.arange(len(plan.levels)) / LEVEL_RATE
+    for part in piece.parts:
+        onsets = plan.tempo_map.beat_to_time(np.array([note.beat for note in part.notes]))
+        gains = 10 ** (np.interp(onsets, knots, plan.levels) / VELOCITY_DB)
+        notes = [
+            note._replace(velocity=int(np.clip(round(note.velocity * gain), 1, 127)))
+            for note, gain in zip(part.notes, gains.tolist(), strict=True)
+        ]
+        parts.append(replace(part, notes=notes))
+    return encode_midi(piece.sheet, tuple(parts), f"{piece.sheet.style.name} in {piece.sheet.key.name}")
+
+
+def _write_audio(piece: Piece, scene: Scene, path: Path) -> None:
     from v2m.media import audio
 
-    soundtrack = Sketch(sample_rate=SAMPLE_RATE).generate(clip, tags, scene.seed)
-    mono = add_percussion(soundtrack.audio.samples.mean(axis=0), scene, SAMPLE_RATE)
+    count = seconds_to_samples(piece.sheet.plan.duration, SAMPLE_RATE)
+    music, _ = render_mix(
+        piece.sheet, piece.parts, count, soundfont=DEFAULT_SOUNDFONT, sample_rate=SAMPLE_RATE, reverb=1.0, stems=False,
+        progress=ignore_progress,
+    )  # fmt: skip
+    mono = add_percussion(np.asarray(music).mean(axis=0), scene, SAMPLE_RATE)
     audio.save(Audio(mono[None].astype(np.float32), SAMPLE_RATE), path)
-    assert soundtrack.midi is not None, "Sketch writes MIDI"
-    return soundtrack.midi
 
 
 def _encode_video(images: Iterable[Pixels], path: Path) -> None:

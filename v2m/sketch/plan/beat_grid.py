@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -78,7 +78,10 @@ class BarGrid:
 
 @dataclass(frozen=True)
 class PlanConstraints:
-    """The task of a search: `tempo` in beats per minute, `duration` in seconds, `steadiness` 0–1."""
+    """The task of a search: `tempo` in beats per minute, `duration` in seconds, `steadiness` 0–1.
+
+    `max_tempo_deviation` bounds the tempo of every beat, as a share of `tempo`.
+    """
 
     cuts: tuple[Cut, ...]
     duration: float
@@ -86,8 +89,7 @@ class PlanConstraints:
     beats_per_bar: int
     steadiness: float
     accents: tuple[AccentPosition, ...] = ()
-    # shortest and longest beat, as shares of a beat at `tempo`
-    beat_ratio_range: ClassVar[tuple[float, float]] = (1 / (1 + MAX_TEMPO_DEVIATION), 1 / (1 - MAX_TEMPO_DEVIATION))
+    max_tempo_deviation: float = MAX_TEMPO_DEVIATION
 
     @property
     def beat_s(self) -> float:
@@ -98,6 +100,11 @@ class PlanConstraints:
     def step_s(self) -> float:
         """Seconds of a time step."""
         return self.beat_s / STEPS_PER_BEAT
+
+    @property
+    def beat_ratio_range(self) -> tuple[float, float]:
+        """Shortest and longest allowed beat, as shares of a beat at `tempo`."""
+        return 1 / (1 + self.max_tempo_deviation), 1 / (1 - self.max_tempo_deviation)
 
     @property
     def beat_range_s(self) -> tuple[float, float]:

@@ -91,7 +91,7 @@ def plan_variable_tempo(constraints: PlanConstraints) -> BarGrid:
 
 def _to_bar_grid(constraints: PlanConstraints, bars: list[_Bar]) -> BarGrid:
     """Turn `bars` into seconds; the last, empty one becomes the final chord at the last beat's tempo."""
-    beat_steps = _beat_steps()
+    beat_steps = _beat_steps(constraints)
     durations = [beat_steps[state % len(beat_steps)] for bar in bars for state in bar.states]
     times = np.cumsum([bars[0].start, *durations]) * constraints.step_s
     final_beats = count_beats(constraints.duration - times[-1], times[-1] - times[-2])
@@ -99,9 +99,9 @@ def _to_bar_grid(constraints: PlanConstraints, bars: list[_Bar]) -> BarGrid:
     return BarGrid(bar_lengths, TempoMap(np.arange(len(times), dtype=float), times))
 
 
-def _beat_steps() -> np.ndarray:
+def _beat_steps(constraints: PlanConstraints) -> np.ndarray:
     """Return (P,) the steps of a beat at each tempo."""
-    low, high = PlanConstraints.beat_ratio_range
+    low, high = constraints.beat_ratio_range
     return np.arange(int(np.ceil(STEPS_PER_BEAT * low)), int(STEPS_PER_BEAT * high) + 1)
 
 
@@ -118,7 +118,7 @@ class _ViterbiWindow:
         self.is_last = self.stop == end
         self.num_steps = self.stop - origin + 1
         self.times = (origin + np.arange(self.num_steps, dtype=float)) * constraints.step_s
-        self.beat_steps = _beat_steps()
+        self.beat_steps = _beat_steps(constraints)
         self.pad = max(constraints.allowed_bar_lengths) * int(self.beat_steps[-1])  # steps of the longest bar
         self.state_steps = np.tile(self.beat_steps, 2)[:, None]  # (R, 1) d(p) of each state
         self.deviation = tempo_deviation_cost(self.state_steps / STEPS_PER_BEAT)  # (R, 1)

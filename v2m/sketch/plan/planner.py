@@ -129,10 +129,12 @@ def plan_piece(
     beats_per_bar: int = 4,
     steadiness: float = 0.5,
     accents: Sequence[AccentPosition] = (),
+    max_tempo_deviation: float = beat_grid.MAX_TEMPO_DEVIATION,
 ) -> Plan:
     """Plan a piece with as many cuts as possible on beats and `accents`, and a final chord.
 
-    Strong cuts fall on downbeats where possible. The tempo stays within ±6 % of `tempo` (beats per minute).
+    Strong cuts fall on downbeats where possible. The tempo stays within `max_tempo_deviation`, a share, of
+    `tempo` (beats per minute).
     `steadiness` 0–1: at 1 one tempo holds throughout, at 0.5 it changes by up to 3 % at a bar line, about what
     listeners just notice (Drake & Botte 1993), and by 1 % from beat to beat inside a bar; at 0 by up to 4 % and 2 %.
     Bars have `beats_per_bar` beats, but one before a strong cut may be up to two shorter or longer, and so may a pick-
@@ -140,15 +142,18 @@ def plan_piece(
     the chord alone. The seed chooses among forms of the same number of sections.
 
     Raises:
-        ValueError: A duration or tempo that is not positive, fewer than 2 beats per bar, or steadiness outside 0–1.
+        ValueError: A duration or tempo that is not positive, fewer than 2 beats per bar, steadiness outside 0–1, or
+            a deviation outside 0–0.5.
     """
     if not (duration > 0 and tempo > 0 and beats_per_bar >= 2 and 0 <= steadiness <= 1):
         raise ValueError(
             f"duration {duration:g} and tempo {tempo:g} must be positive, beats_per_bar {beats_per_bar} at least 2, "
             f"steadiness {steadiness:g} within 0 to 1"
         )
+    if not 0 <= max_tempo_deviation <= 0.5:
+        raise ValueError(f"max_tempo_deviation {max_tempo_deviation:g} must lie within 0 to 0.5")
     cuts = tuple(cut for cut in features.cuts if 0 < cut.time < duration)
-    constraints = PlanConstraints(cuts, duration, tempo, beats_per_bar, steadiness, tuple(accents))
+    constraints = PlanConstraints(cuts, duration, tempo, beats_per_bar, steadiness, tuple(accents), max_tempo_deviation)
     grid = _plan_beat_grid(constraints)
     bar_lines = np.concatenate([[0], np.cumsum(grid.bar_lengths)])  # beats; the last one is the end
     hits, missed = _match_cuts(constraints, grid.tempo_map, bar_lines)
@@ -189,13 +194,22 @@ def _transitions(features: VisualFeatures, duration: float) -> tuple[Transition,
     )
 
 
-def plan_for_style(style: Style, features: VisualFeatures, duration: float, tags: Tags, seed: int) -> Plan:
+def plan_for_style(
+    style: Style,
+    features: VisualFeatures,
+    duration: float,
+    tags: Tags,
+    seed: int,
+    *,
+    max_tempo_deviation: float = beat_grid.MAX_TEMPO_DEVIATION,
+) -> Plan:
     """Plan a piece in `style`, at the tags' tempo or else the style's usual one."""
     tempo = tags.tempo or style.tempo[1]
     accents = [AccentPosition(at, style.swing_beat(at), weight) for at, weight in style.accent_weights.items()]
     return plan_piece(
-        features, duration, tempo, seed, beats_per_bar=style.beats_per_bar, steadiness=style.steadiness, accents=accents
-    )
+        features, duration, tempo, seed, beats_per_bar=style.beats_per_bar, steadiness=style.steadiness,
+        accents=accents, max_tempo_deviation=max_tempo_deviation,
+    )  # fmt: skip
 
 
 def _plan_beat_grid(constraints: PlanConstraints) -> beat_grid.BarGrid:

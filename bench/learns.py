@@ -9,7 +9,8 @@ and models are made by v2m's own commands, which are printed.
     uv run python -m bench.learns                                   # two cores, half an hour
     uv run python -m bench.learns --folder work --clips 2000 --steps 20000 --width 256 --layers 6   # hours
 
-With --folder the work is kept and can be resumed. Last line: one JSON object.
+With --folder the work is kept and can be resumed. `--v2m CHECKPOINT --vidmuse CHECKPOINT --shards FOLDER` measures two
+trainings that exist, on held-out shards of any length, and trains nothing. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -153,18 +154,26 @@ CONDITIONINGS: dict[str, Conditioning] = {  # a clip's conditions: its own and, 
 }
 
 
-def measure(folder: Path, size: Size) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, int]]:
+def trained_checkpoints(folder: Path) -> dict[str, Path]:
+    """Return the newest checkpoint of each conditioner's training."""
+    paths = {name: latest_checkpoint(folder / name / "checkpoints") for name in CONDITIONERS}
+    missing = [name for name, path in paths.items() if path is None]
+    assert not missing, f"{' and '.join(missing)} without a checkpoint"
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+def measure(
+    checkpoints: dict[str, Path], batches: list[Batch], seed: int
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, int]]:
     """Return the cross-entropy of every held-out clip, and the number of parameters, of both conditioners.
 
-    For each conditioner and each of `CONDITIONINGS`: (N, K) nats per code, means over windows and other clips.
+    `batches` are windows of the same N clips. For each conditioner and each of `CONDITIONINGS`: (N, K) nats per code,
+    means over windows and other clips.
     """
-    batches = held_out.load_windows(folder / "held", WINDOW, PLACES)
-    rounds = derangements(len(batches[0].codes), ROUNDS, size.seed)
+    rounds = derangements(len(batches[0].codes), ROUNDS, seed)
     entropies: dict[str, dict[str, np.ndarray]] = {}
     counts = {}
-    for name in CONDITIONERS:
-        path = latest_checkpoint(folder / name / "checkpoints")
-        assert path is not None, f"{name} has no checkpoint"
+    for name, path in checkpoints.items():
         model = lightning_ckpt.load_training_checkpoint(path)
         counts[name] = sum(value.numel() for value in model.parameters())
         entropies[name] = {}
@@ -248,14 +257,36 @@ def clocked(folder: Path, stage: str) -> Iterator[None]:
     path.write_text(json.dumps(known))
 
 
+def compare(shards: Path, checkpoints: dict[str, Path], seed: int) -> dict[str, Any]:
+    """Print the figures of trainings that exist, on the first window of each held-out clip; return the JSON object."""
+    window = min(lightning_ckpt.load_training_checkpoint(path).config.segment_duration for path in checkpoints.values())
+    batches = held_out.load_windows(shards, window, (0.0,))
+    entropies, counts = measure(checkpoints, batches, seed)
+    return {**rounded(report(entropies)), "parameters": counts, "held": len(batches[0].codes), "window": window}
+
+
+def rounded(figures: dict[str, Any], digits: int = 4) -> dict[str, Any]:
+    """Return figures, and those in lists, with `digits` decimals."""
+    return {
+        name: [round(number, digits) for number in value] if isinstance(value, list) else round(value, digits)
+        for name, value in figures.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="keep the work here and resume it; a temporary folder by default")
     parser.add_argument("--processes", type=int, default=2, help="processes that make and prepare clips")
+    for name in CONDITIONERS:
+        parser.add_argument(f"--{name}", type=Path, metavar="CHECKPOINT", help="a training that exists")
+    parser.add_argument("--shards", type=Path, help="held-out shards for these")
     for field in fields(Size):
         parser.add_argument(f"--{field.name}", type=int, default=field.default)
     args = parser.parse_args()
     size = Size(**{field.name: getattr(args, field.name) for field in fields(Size)})
+    if args.shards:
+        print(json.dumps(compare(args.shards, {name: getattr(args, name) for name in CONDITIONERS}, size.seed)))
+        return
     with contextlib.ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
@@ -264,15 +295,15 @@ def main() -> None:
         with clocked(folder, "both trainings"):
             wait_for(*[train(folder, size, name) for name in CONDITIONERS])
         with clocked(folder, "evaluation"):
-            entropies, counts = measure(folder, size)
+            batches = held_out.load_windows(folder / "held", WINDOW, PLACES)
+            entropies, counts = measure(trained_checkpoints(folder), batches, size.seed)
         figures = report(entropies)
         times = json.loads((folder / TIMES).read_text())
         for stage, (wall, processor) in times.items():
             print(f"{stage:<20}{wall:>7.1f} min, {processor:>6.1f} of the processors")
         minutes = {"minutes": sum(wall for wall, _ in times.values())}
         minutes["processor_minutes"] = sum(processor_minutes for _, processor_minutes in times.values())
-    rounded = {k: [round(x, 4) for x in v] if isinstance(v, list) else round(v, 4) for k, v in figures.items()}
-    print(json.dumps({**rounded, **{k: round(v, 1) for k, v in minutes.items()}, "parameters": counts, **vars(size)}))
+    print(json.dumps({**rounded(figures), **rounded(minutes, 1), "parameters": counts, **vars(size)}))
 
 
 if __name__ == "__main__":

@@ -258,7 +258,10 @@ def clocked(folder: Path, stage: str) -> Iterator[None]:
 
 
 def compare(shards: Path, checkpoints: dict[str, Path], seed: int) -> dict[str, Any]:
-    """Print the figures of trainings that exist, on the first window of each held-out clip; return the JSON object."""
+    """Print the figures of trainings that exist, and return the JSON object.
+
+    Measured is the first window of each held-out clip.
+    """
     window = min(lightning_ckpt.load_training_checkpoint(path).config.segment_duration for path in checkpoints.values())
     batches = held_out.load_windows(shards, window, (0.0,))
     entropies, counts = measure(checkpoints, batches, seed)

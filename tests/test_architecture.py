@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "webapp",
     },
     "core": set(),
-    "data": {"analysis", "checkpoints", "core", "generators", "media", "models", "pretrained", "sketch", "taggers"},
+    "data": {"analysis", "checkpoints", "core", "media", "models", "pretrained", "sketch", "taggers"},
     "evaluation": {"analysis", "core", "mappings", "media", "pretrained"},
     "generators": {"analysis", "checkpoints", "core", "mappings", "media", "models", "pretrained", "sketch"},
     "mappings": {"core"},

@@ -191,7 +191,7 @@ def compose_music(clip: Video, tags: Tags, seed: int) -> Piece:
 
 
 def encode_score(piece: Piece) -> bytes:
-    """Return the MIDI of a piece whose velocities carry the levels of its plan, which MIDI has no other place for."""
+    """Return the MIDI of a piece whose velocities carry the levels of its plan."""
     plan, parts = piece.sheet.plan, []
     knots = np.arange(len(plan.levels)) / LEVEL_RATE
     for part in piece.parts:

@@ -133,8 +133,8 @@ def plan_piece(
 ) -> Plan:
     """Plan a piece with as many cuts as possible on beats and `accents`, and a final chord.
 
-    Strong cuts fall on downbeats where possible. The tempo stays within `max_tempo_deviation`, a share, of
-    `tempo` (beats per minute).
+    Strong cuts fall on downbeats where possible. `tempo` is in beats per minute; that of each beat differs from it
+    by `max_tempo_deviation`, a share, at most.
     `steadiness` 0–1: at 1 one tempo holds throughout, at 0.5 it changes by up to 3 % at a bar line, about what
     listeners just notice (Drake & Botte 1993), and by 1 % from beat to beat inside a bar; at 0 by up to 4 % and 2 %.
     Bars have `beats_per_bar` beats, but one before a strong cut may be up to two shorter or longer, and so may a pick-

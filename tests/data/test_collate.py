@@ -44,6 +44,20 @@ def test_crops_start_at_any_frame() -> None:
     assert all(abs(clip.short_term_times[0] - 0.25) < 1e-9 for clip in clips)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_crops_begins_or_ends_with_the_sample(share: float) -> None:
+    collator = CropCollator(made.KEPT, 3.0, edge_share=share)
+    positions = [collator.crop_position(float(where)) for where in np.linspace(0, 1, 1000, endpoint=False)]
+    assert positions == sorted(positions)
+    assert np.mean([position == 0.0 for position in positions]) == pytest.approx(share / 2, abs=0.002)
+    assert np.mean([position == 1.0 for position in positions]) == pytest.approx(share / 2, abs=0.002)
+    between = [position for position in positions if 0.0 < position < 1.0]
+    assert share == 1.0 or (min(between) < 0.01 and max(between) > 0.99), "the others lie anywhere"
+    first, last = (collator.crop(sample(), position).short_term[:, 0, 0] for position in (0.0, 1.0))
+    assert (first == sample().frames[:6, 0, 0]).all()
+    assert (last == sample().frames[-6:, 0, 0]).all()
+
+
 def test_collate_pads_clips_and_masks_the_padding() -> None:
     collator = CropCollator(made.KEPT, 6.0)
     clips = [collator.crop(sample(1, 8.0), 0.5), collator.crop(sample(3, 2.5), 0.5), collator.empty_clip()]

@@ -150,8 +150,8 @@ def test_loader_leaves_the_global_rng_unchanged(folder: Path) -> None:
 
 
 def test_invalid_settings_are_reported_together(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"batch_size 0 .*window 0 .*num_workers -1"):
-        ShardData(tmp_path, batch_size=0, window=0.0, num_workers=-1)
+    with pytest.raises(UsageError, match=r"batch_size 0 .*window 0 .*edge_share 2 .*num_workers -1"):
+        ShardData(tmp_path, batch_size=0, window=0.0, edge_share=2.0, num_workers=-1)
 
 
 def test_validation_of_another_encoder_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -53,10 +53,14 @@ class Clip(NamedTuple):
 
 @dataclass(frozen=True)
 class CropCollator:
-    """Crop samples to `window` seconds and collate the crops."""
+    """Crop samples to `window` seconds and collate the crops.
+
+    `edge_share` of the training crops, 0–1, lie at the start or at the end of their sample, half of them at either.
+    """
 
     manifest: Manifest
     window: float
+    edge_share: float = 0.0
 
     @property
     def crop_sizes(self) -> tuple[int, int, int]:
@@ -64,6 +68,13 @@ class CropCollator:
         rates = self.manifest.video_frame_rate, self.manifest.event_rate
         frames, instants = (timing.segment_count(self.window, rate) for rate in rates)
         return codec_frames(self.window, self.manifest.codec_frame_rate), frames, instants
+
+    def crop_position(self, random: float) -> float:
+        """Return the position of a training crop for a uniform random number in [0, 1)."""
+        edge = self.edge_share / 2
+        if random < edge:
+            return 0.0
+        return 1.0 if random >= 1 - edge else (random - edge) / (1 - 2 * edge)
 
     def crop(self, sample: Sample, position: float) -> Clip:
         """Crop a sample; a short one is returned whole.

@@ -114,7 +114,7 @@ class _BatchDataset(IterableDataset[Batch]):
         number, message = index.sample, ""
         for num_skipped in range(MAX_RETRIES):
             try:
-                return self._read_clip(number, float(random.random())), num_skipped
+                return self._read_clip(number, self.collator.crop_position(float(random.random()))), num_skipped
             except CorruptSampleError as error:
                 message = str(error)
                 logger.warning("skipped: %s", message)
@@ -188,6 +188,7 @@ class ShardData(lightning.LightningDataModule):
         test: Folder of test data; None is that of validation.
         batch_size: Clips of one step on one device.
         window: Seconds of a clip.
+        edge_share: Share of the clips, 0 to 1, that begin or end with their video: without it, few long ones do.
         num_workers: Processes that read.
         seed: Seed of the order and of the crops.
         on_corrupt: Handling of a damaged shard: "refuse" it, or "skip" the samples it lacks.
@@ -204,6 +205,7 @@ class ShardData(lightning.LightningDataModule):
         *,
         batch_size: int = 8,
         window: float = 30.0,
+        edge_share: float = 0.0,
         num_workers: int = 4,
         seed: int = 0,
         on_corrupt: OnCorrupt = "refuse",
@@ -214,12 +216,14 @@ class ShardData(lightning.LightningDataModule):
         super().__init__()
         problems = [] if batch_size >= 1 else [f"batch_size {batch_size} must be 1 or more"]
         problems += [] if window > 0 else [f"window {window:g} must be more than 0"]
+        problems += [] if 0 <= edge_share <= 1 else [f"edge_share {edge_share:g} must lie within 0 and 1"]
         problems += [] if num_workers >= 0 else [f"num_workers {num_workers} must be 0 or more"]
         if problems:
             raise UsageError("data: " + "; ".join(problems))
         folders = {"fit": train, "validate": validation, "test": test or validation}
         self._folders = {stage: folder and Path(folder) for stage, folder in folders.items()}
-        self.batch_size, self.window, self.num_workers, self.seed = batch_size, window, num_workers, seed
+        self.batch_size, self.window, self.edge_share = batch_size, window, edge_share
+        self.num_workers, self.seed = num_workers, seed
         self._on_corrupt: OnCorrupt = on_corrupt
         self._verify_hashes = verify_hashes
         self._shards: dict[Path, ShardReader] = {}
@@ -264,7 +268,7 @@ class ShardData(lightning.LightningDataModule):
         shards, trainer = self._open(folder), self.trainer
         world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
         sampler = ResumableSampler(len(shards), self.batch_size, self.seed, world, rank)
-        collator, pin_memory = CropCollator(shards.manifest, self.window), torch.cuda.is_available()
+        collator, pin_memory = CropCollator(shards.manifest, self.window, self.edge_share), torch.cuda.is_available()
         return ResumableLoader(shards, collator, sampler, endless, self.num_workers, pin_memory)
 
     def _open(self, folder: Path | None) -> ShardReader:

@@ -17,7 +17,7 @@ the notes, not in losses. In brackets: 95 % of the bootstrap over clips.
 
 `--vidmuse` and `--unpaired` are models of equal budget with VidMuse's conditioner and without pairs of video and music,
 which are compared with `--paired`, by default `--model`. A model is a folder or a training checkpoint. The held-out
-clips are those of seed 2000. Settings are chosen with `--dev --sampling '{"temperature": 0.9}'`, on 12 clips of seed
+clips are those of seed 2000. Settings are chosen with `--dev --sampling '{"temperature": 0.9}'`, on 24 clips of seed
 1000 with one seed each, without what needs more music. `--folder` keeps clips and pieces: a run that ended goes on.
 Last line: one JSON object.
 """
@@ -35,7 +35,17 @@ from typing import Any
 
 import numpy as np
 
-from bench.learned_pieces import Clip, Model, Piece, PieceStore, Teacher, default_model, real_clips, synthetic_clips
+from bench.learned_pieces import (
+    MIN_CUTS,
+    Clip,
+    Model,
+    Piece,
+    PieceStore,
+    Teacher,
+    default_model,
+    real_clips,
+    synthetic_clips,
+)
 from tests.fixtures import score_statistics as statistics
 from v2m.analysis.rhythm import track_beats
 from v2m.analysis.synchrony import FRAME_TOLERANCE_S, density_correlation, sync_score
@@ -50,7 +60,7 @@ from v2m.sketch.notation.score import Score
 from v2m.sketch.styles import choose_style
 
 DEV_SEED, HELD_OUT_SEED = 1000, 2000
-DEV_CLIPS = 12
+DEV_CLIPS = 24
 OCTAVES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 BRIGHT = 0.42  # middle of the light of synthetic scenes
 SILENT_DB = -50.0  # of a block of 0.1 s
@@ -239,6 +249,27 @@ def content_means(store: PieceStore, teacher: PieceStore, clips: list[Clip], see
     return means, taught
 
 
+def real_figures(store: PieceStore, args: argparse.Namespace) -> dict[str, Any]:
+    """Print and return the figures of real clips: cuts of those that have any, motion of all."""
+    clips = real_clips(args.clips)
+    cut = [clip for clip in clips if len(clip.cuts) >= MIN_CUTS]
+    if len(cut) < 2:
+        return {}
+    rows, (wrong, _) = sync_rows(store, cut, args.seeds), wrong_rows(store, cut, args.seeds)
+    show("real clips with cuts", rows, SYNC_ROWS)
+    show("real clips, another's video", wrong, SYNC_ROWS)
+    content = content_rows(store, clips, args.seeds)
+    show("all real clips", content, ("loudness_motion", "density_motion", "tempo", "key", "instruments"))
+    return {
+        "real_clips": len(clips),
+        "real_clips_with_cuts": len(cut),
+        "real_hits_70ms": mean_row(rows)["hits_70ms"],
+        "real_gain_ci95": interval(column(rows, "gain")),
+        "real_wrong_video_gain_ci95": interval(column(wrong, "gain")),
+        "real_loudness_motion_ci95": interval(column(content, "loudness_motion")),
+    }
+
+
 def speed(store: PieceStore, clips: list[Clip], seeds: int) -> dict[str, float]:
     """Return the median seconds that a second of music takes, by the clock and of the processor."""
     pieces = [(clip.duration, store.piece(clip, seed)) for clip in clips for seed in range(seeds)]
@@ -277,11 +308,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     print("share of major without a key in the tags:", modes)
     taggers = tagger_figures(store, teacher, clips)
     print("musicnn:", {name: round(value, 3) for name, value in taggers.items()})
-    for clip in real_clips(args.clips):
-        pieces = [store.piece(clip, seed) for seed in range(args.seeds)]
-        row = mean_row([sync_row(clip, piece.sound) for piece in pieces])
-        values = ", ".join(f"{name} {row[name]:.2f}" for name in SYNC_ROWS)
-        print(f"{clip.name}: {len(clip.cuts)} cuts, {values}")
+    real = real_figures(store, args)
     mean, wrong_mean, other_mean = mean_row(rows), mean_row(wrong), mean_row(other)
     return {
         "clips": len(clips),
@@ -302,6 +329,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         "teacher": {name: round(value, 4) for name, value in teacher_means.items() if np.isfinite(value)},
         "major": modes,
         **taggers,
+        **real,
         **speed(store, clips, args.seeds),
         "weights_mb": store.writer.weights_mb,
         "parameters": store.writer.num_parameters,

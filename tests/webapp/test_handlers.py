@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from v2m.core.errors import UsageError
+from v2m.pipeline.job_runner import CandidateFiles, Event, Job, JobResult
 from v2m.webapp.form import FIELDS, Form
 from v2m.webapp.handlers import Handlers, PageState, Values
-from v2m.webapp.jobs import CandidateFiles, Event, Job, JobResult
 from v2m.webapp.sessions import SessionFolders
 
 REQUEST: Any = SimpleNamespace(session_hash="a session")

@@ -18,7 +18,7 @@ from v2m.core.timing import Seconds
 from v2m.pipeline.recipes import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
-    from v2m.webapp.jobs import JobRunner
+    from v2m.pipeline.job_runner import JobRunner
     from v2m.webapp.sessions import SessionFolders
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -58,7 +58,7 @@ def serve(argv: Sequence[str]) -> str:
     """Serve the page until it is interrupted."""
     args = parse(argv)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from v2m.webapp.jobs import JobRunner
+    from v2m.pipeline.job_runner import JobRunner
     from v2m.webapp.sessions import SessionFolders
 
     folders, runner = SessionFolders(args.minutes), JobRunner(args.minutes)

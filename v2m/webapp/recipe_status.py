@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from v2m.generators.sketch import Sketch
+from v2m.pipeline.job_runner import start_process
 from v2m.pipeline.recipes import DEFAULT_RECIPE, list_recipes
-from v2m.webapp.jobs import start_process
 
 TIMEOUT_S = 120.0  # for one recipe
 

@@ -19,8 +19,8 @@ from v2m.core.errors import UsageError
 from v2m.core.types import InpaintRequest
 from v2m.media import video as videos
 from v2m.mixing.mixer import default_output
+from v2m.pipeline.job_runner import Job, JobCancelledError, JobResult, JobRunner, is_playable
 from v2m.webapp.form import Form
-from v2m.webapp.jobs import Job, JobCancelledError, JobResult, JobRunner, is_playable
 
 
 @pytest.fixture(scope="module")

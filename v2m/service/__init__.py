@@ -1,0 +1,1 @@
+"""The HTTP service: jobs that survive a restart, over the page's worker process."""

@@ -1,4 +1,4 @@
-"""Jobs of the page, done one at a time by a worker process that can be ended at any moment."""
+"""Jobs of the page and the service, done one at a time by a worker process that can be ended at any moment."""
 
 from __future__ import annotations
 
@@ -21,24 +21,31 @@ from v2m.core.protocols import MusicGenerator
 from v2m.core.types import Controls, ProgressFn
 from v2m.media.ffmpeg import FFmpegError, file_url, input_arguments, open_media, run_ffmpeg
 from v2m.media.mux import PREVIEW_ARGUMENTS
+from v2m.pipeline.result import Extras
 
 POLL_S = 0.2
 MIN_PROGRESS = 0.005  # of a stage; smaller steps are not sent
 TERMINATION_S = 2.0  # that a worker gets to end what it has started
 PLAYABLE = {(".mp4", "h264"), (".webm", "vp8"), (".webm", "vp9")}  # in every usual browser, with 8 bits and 4:2:0
 PREVIEW_HEIGHT = 480  # pixels, at most
-Event = tuple[str, Any]  # ("stage", its name), ("progress", 0–1), then ("done", JobResult) or ("failed", one line)
+Event = tuple[str, Any]  # ("stage", its name), ("progress", 0–1), then ("done", JobResult) or ("failed", (line, code))
 
 
 @dataclass(frozen=True)
 class Job:
-    """A video to score. overrides: of `load_recipe`. out: path up to `.v2m`; None for tags alone."""
+    """A video to score.
+
+    overrides: of `load_recipe`. out: path up to `.v2m`; None for tags alone. extras: files to write besides; None is
+    all that the generator has. previews: whether to write what browsers play where they do not play the output.
+    """
 
     video: Path
     recipe: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
     controls: Controls = field(default_factory=Controls)
     out: Path | None = None
+    extras: Extras | None = None
+    previews: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,18 @@ class JobCancelledError(Exception):
     """The job was cancelled."""
 
 
+class JobError(UsageError):
+    """A job that failed. `code`: the exit code that the command would have had."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class WorkerLostError(JobError):
+    """The worker process ended during a job, by no wish of the caller."""
+
+
 def start_process(target: Callable[..., None], *args: Any) -> tuple[Any, Connection]:
     """Start `target(connection, *args)` in a new process; return it and this end of the connection."""
     context = get_context("spawn")
@@ -116,7 +135,8 @@ class JobRunner:
     def run(self, job: Job, session: str) -> Generator[Event, None, None]:
         """Yield the worker's events of the job, and "waiting" in between; the last is "done".
 
-        Raises JobCancelledError after `cancel`, UsageError where the job failed, took too long or lost its process.
+        Raises JobCancelledError after `cancel`, JobError where the job failed or took too long, WorkerLostError where
+        it lost its process.
         """
         self.start(job.recipe)
         with self._lock:
@@ -145,12 +165,13 @@ class JobRunner:
                 if not worker.connection.poll(POLL_S):
                     if time.monotonic() > deadline:
                         self.cancel()
-                        raise UsageError(f"it took more than {self.max_minutes:g} minutes and was ended")
+                        message = f"it took more than {self.max_minutes:g} minutes and was ended"
+                        raise JobError(message, errors.SIGTERM)
                     yield ("waiting", None)
                     continue
                 event = worker.connection.recv()
                 if event[0] == "failed":
-                    raise UsageError(event[1])
+                    raise JobError(*event[1])
                 yield event
                 if event[0] == "done":
                     return
@@ -158,7 +179,8 @@ class JobRunner:
             if self._worker is not worker:
                 raise JobCancelledError from None
             self.cancel()
-            raise UsageError("the work was ended by the system, which happens when memory runs out") from None
+            message = "the work was ended by the system, which happens when memory runs out"
+            raise WorkerLostError(message, errors.MEMORY) from None
 
     def cancel(self, session: str | None = None) -> bool:
         """End the job of `session`, or any job, with its process; return whether there was a process."""
@@ -197,12 +219,13 @@ def run_jobs(connection: Connection) -> None:
         except (BrokenPipeError, SystemExit):
             return
         except BaseException as error:
-            if errors.exit_code(error) == errors.BUG:
+            code = errors.exit_code(error)
+            if code == errors.BUG:
                 logging.getLogger(__name__).exception("while working on %s", job.video.name)
             message = errors.format_error(error)
             for path in filter(None, (job.video, job.out)):  # visitors see no folder of this machine
                 message = message.replace(f"{path.parent}/", "")
-            connection.send(("failed", message))
+            connection.send(("failed", (message, code)))
 
 
 class _JobHandler:
@@ -235,7 +258,6 @@ class _JobHandler:
         from v2m.mixing import mixer
         from v2m.pipeline import sidecar
         from v2m.pipeline.recipes import load_recipe
-        from v2m.pipeline.result import Extras
         from v2m.pipeline.score import score_video
 
         assert job.out is not None, "a job without a file to write asks for the tags alone"
@@ -246,7 +268,8 @@ class _JobHandler:
         settings = {**recipe.settings, **_control_settings(job.controls)}
         recipe = replace(recipe, generator=self._generator, settings=settings)
         capabilities = as_generator(self._generator).capabilities
-        extras = Extras("stems" in capabilities, "midi" in capabilities, markers="edl", report=True, wav=True)
+        every = Extras("stems" in capabilities, "midi" in capabilities, markers="edl", report=True, wav=True)
+        extras = every if job.extras is None else job.extras
         options: dict[str, Any] = {"controls": job.controls, "extras": extras, "stages": self._stages}
         result = score_video(job.video, job.out, recipe=recipe, **options)
         out = result.path
@@ -264,8 +287,11 @@ class _JobHandler:
             with self._stages(f"Writing take {number} of {len(result.candidates)}") as progress:
                 mixer.mix(clip, other.soundtrack.audio, path, mix, comment, False, progress)
             candidate = CandidateFiles(other.seed, path, other.sync.get("total"), beats)
-            candidates.append(replace(candidate, files=(path, candidate.music, candidate.report)))
-        return JobResult(record["tags"], record, tuple(self._with_previews(candidates, clip.duration)))
+            beside = (candidate.music, candidate.report) if extras.report else (candidate.music,)
+            candidates.append(replace(candidate, files=(path, *beside)))
+        if job.previews:
+            candidates = self._with_previews(candidates, clip.duration)
+        return JobResult(record["tags"], record, tuple(candidates))
 
     def _with_previews(self, candidates: list[CandidateFiles], duration: float) -> list[CandidateFiles]:
         """Write previews where they are needed; the pictures are encoded once."""

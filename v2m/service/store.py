@@ -23,6 +23,7 @@ from v2m.core.errors import UsageError
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED: tuple[State, ...] = ("done", "failed", "cancelled")
 MAX_ATTEMPTS = 3  # of a job whose process ends: it may be the job that ends it
+MIN_SHARE = 0.02  # of a stage, from which its pace is known
 BUSY_TIMEOUT_S = 30.0
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -39,6 +40,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     started REAL,
     ended REAL,
     stage TEXT NOT NULL DEFAULT '',
+    stage_started REAL,
     progress REAL NOT NULL DEFAULT 0,
     error TEXT,
     error_code INTEGER,
@@ -72,6 +74,7 @@ class StoredJob:
     started: float | None
     ended: float | None
     stage: str
+    stage_started: float | None
     progress: float
     error: str | None
     error_code: int | None
@@ -80,6 +83,13 @@ class StoredJob:
     @property
     def is_finished(self) -> bool:
         return self.state in FINISHED
+
+    @property
+    def stage_seconds_left(self) -> float | None:
+        """Seconds that the stage still takes at its pace so far; None where that cannot be known yet."""
+        if self.state != "running" or self.stage_started is None or self.progress < MIN_SHARE:
+            return None
+        return (time.time() - self.stage_started) * (1 - self.progress) / self.progress
 
 
 def new_id() -> str:
@@ -177,7 +187,9 @@ class JobStore:
         """Note the stage of a running job and its progress 0–1."""
         with self._transaction() as database:
             database.execute(
-                "UPDATE jobs SET stage = ?, progress = ? WHERE id = ? AND state = 'running'", (stage, progress, job_id)
+                "UPDATE jobs SET stage_started = CASE WHEN stage = ? THEN stage_started ELSE ? END, stage = ?, "
+                "progress = ? WHERE id = ? AND state = 'running'",
+                (stage, time.time(), stage, progress, job_id),
             )
 
     def finish(self, job_id: str, result: Mapping[str, Any]) -> bool:

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "measure the music of finished videos",
     "convert": "write a checkpoint in another layout",
     "app": "open the web page",
+    "serve": "answer over HTTP",
 }
 
 

@@ -29,7 +29,10 @@ class RequestTooSlowError(Exception):
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """ASGI middleware that bounds each body: `max_bytes`, `idle_s` between two parts of it, `total_s` for all."""
+    """ASGI middleware that bounds each body: `max_bytes`, `idle_s` between two parts of it, `total_s` for all.
+
+    Whoever reads a body beyond them gets RequestTooLargeError or RequestTooSlowError.
+    """
 
     app: Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
     max_bytes: int
@@ -40,13 +43,17 @@ class BodyLimits:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        loop, started, received, is_complete = asyncio.get_running_loop(), False, 0, False
+        length = dict(scope["headers"]).get(b"content-length", b"")
+        received = int(length) if length.isdigit() and int(length) > self.max_bytes else 0  # refused at the first read
+        loop, is_complete = asyncio.get_running_loop(), False
         deadline = loop.time() + self.total_s
 
-        async def limited() -> Message:
+        async def receive_within_limits() -> Message:
             nonlocal received, is_complete
             if is_complete:  # what follows the body is the end of the connection, whenever it comes
                 return await receive()
+            if received > self.max_bytes:
+                raise RequestTooLargeError
             try:
                 async with asyncio.timeout(min(self.idle_s, deadline - loop.time())):
                     message = await receive()
@@ -58,25 +65,7 @@ class BodyLimits:
             is_complete = message["type"] != "http.request" or not message.get("more_body", False)
             return message
 
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
-
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        try:
-            if length.isdigit() and int(length) > self.max_bytes:
-                raise RequestTooLargeError
-            await self.app(scope, limited, watched)
-        except (RequestTooLargeError, RequestTooSlowError) as error:
-            if started:
-                raise
-            too_large = isinstance(error, RequestTooLargeError)
-            text = f"more than {self.max_bytes / 1e6:.0f} MB" if too_large else "the request came too slowly"
-            body = b'{"detail":"' + text.encode() + b'"}'
-            headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-            await send({"type": "http.response.start", "status": 413 if too_large else 408, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+        await self.app(scope, receive_within_limits, send)
 
 
 class Keys:

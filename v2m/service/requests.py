@@ -21,7 +21,7 @@ from v2m.pipeline.result import Extras
 
 FREE_SETTINGS = ("tags", "mix", "seed", "candidates", "rank_by", "align_to_cuts", "start", "end")
 COMPONENTS = ("generator", "tagger")  # of which a caller sets numbers and switches alone
-MAX_CANDIDATES = 8
+MAX_CANDIDATES = 10
 MAX_TEXT = 10_000  # characters of one value
 MAX_SETTINGS = 200
 

@@ -10,7 +10,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class Scheduler:
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._loop, name="v2m-scheduler", daemon=True)
         self._next_expiry = 0.0
+        self.on_end: Callable[[str, str, float], None] | None = None  # gets recipe, state and seconds of each job
 
     @property
     def is_alive(self) -> bool:
@@ -94,6 +95,7 @@ class Scheduler:
             job = self._store.take()
             if job is not None:
                 self._run(job)
+                self._report_end(job)
                 continue
             if time.monotonic() >= self._next_expiry:
                 self._next_expiry = time.monotonic() + EXPIRY_S
@@ -112,6 +114,11 @@ class Scheduler:
             age = time.time() - folder.stat().st_mtime
             if age > self._retention_s and self._store.get(folder.name) is None:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _report_end(self, job: StoredJob) -> None:
+        ended = self._store.get(job.id)
+        if self.on_end and ended is not None and ended.is_finished and job.started is not None:
+            self.on_end(job.request["request"]["recipe"], ended.state, time.time() - job.started)
 
     def _run(self, job: StoredJob) -> None:
         out = self._folders.outputs(job.id, job.attempts)

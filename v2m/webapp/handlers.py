@@ -14,12 +14,13 @@ import gradio as gr
 from v2m.core.atomic import MADE_SUFFIX
 from v2m.core.errors import UsageError
 from v2m.core.types import Controls, InpaintRequest
+from v2m.pipeline import recipe_status
 from v2m.pipeline.job_runner import CandidateFiles, Job, JobCancelledError, JobResult, JobRunner
+from v2m.pipeline.recipe_status import RecipeStatus
 from v2m.pipeline.recipes import DEFAULT_RECIPE
 from v2m.pipeline.report import Axis
-from v2m.webapp import html, recipe_status
+from v2m.webapp import html
 from v2m.webapp.form import FIELDS, Form, TimeRange, tag_fields
-from v2m.webapp.recipe_status import RecipeStatus
 from v2m.webapp.sessions import SessionFolders
 
 CHECKING_RECIPES = "Which other recipes can be used is being looked at …"

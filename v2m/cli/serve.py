@@ -63,7 +63,13 @@ def serve(argv: Sequence[str]) -> str:
     from v2m.service.limits import Keys
     from v2m.service.service import Service, ServiceConfig
 
-    keys = Keys() if args.no_keys else Keys.from_file(args.key_file) if args.key_file else Keys(os.getenv(KEYS, "").split(","))
+    keys = (
+        Keys()
+        if args.no_keys
+        else Keys.from_file(args.key_file)
+        if args.key_file
+        else Keys(os.getenv(KEYS, "").split(","))
+    )
     config = ServiceConfig(
         data=args.data,
         keys=keys,

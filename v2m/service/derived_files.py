@@ -13,7 +13,10 @@ from v2m.service.service import ServiceError
 
 FFMPEG_TIMEOUT_S = 600.0
 _NAME = re.compile(r"(?:(music|mixed)-(\d{1,2})\.(m4a|wav)|stem-(drums|bass|other)\.wav)")
-_CODECS = {"m4a": ("-c:a", "aac", "-b:a", "256k", "-movflags", "+faststart", "-f", "mp4"), "wav": ("-f", "wav")}
+_CODECS = {
+    "m4a": ("-c:a", "aac", "-b:a", "256k", "-movflags", "+faststart", "-f", "mp4"),
+    "wav": ("-c:a", "pcm_f32le", "-f", "wav"),
+}
 _lock = threading.Lock()
 
 

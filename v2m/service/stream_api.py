@@ -161,7 +161,7 @@ def _title(job: StoredJob) -> str:
     """Return a name for the music: its style and mood."""
     tags = (job.result or {}).get("tags", {})
     words = [*tags.get("moods", ())[:1], *tags.get("genres", ())[:1]]
-    return " ".join(str(word)[:40] for word in words).capitalize() or "Music"
+    return " ".join(dict.fromkeys(str(word)[:40] for word in words)).capitalize() or "Music"
 
 
 def _candidates(job: StoredJob) -> list[Mapping[str, Any]]:

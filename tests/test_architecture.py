@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "media",
         "pipeline",
         "pretrained",
+        "service",
         "taggers",
         "training",
         "webapp",
@@ -37,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"core"},
     "pipeline": {"analysis", "core", "evaluation", "generators", "media", "mixing", "pretrained", "sketch", "taggers"},
     "pretrained": {"core", "mappings", "media", "models", "sketch"},
+    "service": {"core", "media", "pipeline"},
     "sketch": {"analysis", "core"},
     "taggers": {"core", "mappings", "pretrained"},
     "training": {
@@ -52,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "pipeline",
         "taggers",
     },
-    "webapp": {"core", "generators", "media", "mixing", "pipeline", "taggers"},
+    "webapp": {"core", "pipeline"},
 }
 
 

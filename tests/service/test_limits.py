@@ -27,7 +27,7 @@ def read_body(parts: Sequence[bytes], *, length: int | None = None, pause: float
         left -= 1
         return {"type": "http.request", "body": next(messages), "more_body": left > 0}
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - an ASGI application
+    async def app(scope: Any, receive: Any, send: Any) -> None:
         more = True
         while more:
             message = await receive()

@@ -8,8 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +15,10 @@ import httpx
 import pytest
 
 from tests.conftest import EXAMPLE
+from tests.fixtures.service_process import is_alive, running, workers
 from tests.service.conftest import DEADLINE_S
 from v2m.cli.serve import parse
 from v2m.core.errors import UsageError
-
-START = """
-import sys
-from v2m.service import server
-server.HEADER_TIMEOUT_S = 0.5
-from v2m.cli.main import main
-sys.exit(main(["serve", *sys.argv[1:]]))
-"""
-
-
-@contextmanager
-def running(data: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Yield the process of a service and its address."""
-    words = [sys.executable, "-c", START, "--port", "0", "--data", str(data), *options]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("v2m is at "):
-                yield process, line.split()[-1]
-                break
-        else:
-            raise AssertionError("the service did not start")
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
 
 
 def submit(address: str, **data: str) -> str:
@@ -75,21 +46,6 @@ def wait_for_work(address: str, job_id: str) -> None:
     while not wait(address, job_id, "running")["stage"]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def workers(pid: int) -> list[int]:
-    """Return the processes that a service has started: for jobs, and to check recipes."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    tasks = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    named = {int(child) for child in (*children, *(word for words in tasks for word in words))}
-    return [child for child in named if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def ask(address: str, request: bytes, *, pause: float = 0.0) -> bytes:

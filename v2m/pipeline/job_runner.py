@@ -1,4 +1,4 @@
-"""Jobs of the page and the service, done one at a time by a worker process that can be ended at any moment."""
+"""Jobs of the page and the service, done one at a time by a worker process."""
 
 from __future__ import annotations
 

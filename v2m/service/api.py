@@ -22,10 +22,9 @@ from v2m.service.limits import BodyLimits, RequestTooLargeError, RequestTooSlowE
 from v2m.service.metrics import Metrics, RequestCounter
 from v2m.service.requests import JobRequest
 from v2m.service.responses import Health, JobView, Problem, RecipeView, view_job
-from v2m.service.service import Service, ServiceError
+from v2m.service.service import FORM_BYTES, Service, ServiceError
 from v2m.service.store import IdempotencyError, QueueFullError, StoredJob
 
-FORM_BYTES = 1_000_000  # of a form, beside its files
 EVENT_S = 0.5  # between two looks at a job
 MAX_KEY_LENGTH = 200
 RETRY_AFTER_S = 10
@@ -90,6 +89,12 @@ ServiceParam = Annotated[Service, Depends(get_service)]
 Owner = Annotated[str, Depends(get_owner)]
 
 
+def check_length(service: Service, request: Request) -> None:
+    """Raise ServiceError for a request whose header gives a length that is too large."""
+    length = request.headers.get("content-length", "0")
+    service.check_size(int(length) if length.isdigit() else 0)
+
+
 async def submit(
     service: Service, request: JobRequest, uploads: dict[str, Any], owner: str, key: str | None
 ) -> StoredJob:
@@ -110,8 +115,7 @@ async def submit(
 @router.post("/jobs", status_code=202, openapi_extra=JOB_BODY)
 async def create_job(request: Request, service: ServiceParam, owner: Owner) -> JobView:
     """Queue a job. With the header `Idempotency-Key`, the same request again returns the same job."""
-    length = request.headers.get("content-length", "0")
-    service.check_disk(int(length) if length.isdigit() else 0)
+    check_length(service, request)
     key = request.headers.get("idempotency-key")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
         job = await submit(service, inputs.parse_request(await inputs.read_json(request)), {}, owner, key)

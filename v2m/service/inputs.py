@@ -1,4 +1,4 @@
-"""Inputs of a request: the settings, and the video by upload, by path, or by an address that is fetched."""
+"""Inputs of a request: the settings, and the video by upload, path or address."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def invalid_requests() -> Iterator[None]:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, line['loc']))}: {line['msg']}" for line in error.errors()[:5]]
         raise ServiceError(422, "invalid_request", "; ".join(problems)[:1000]) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ServiceError(400, "invalid_json", f"the request is no JSON: {error_text(error, 200)}") from None
     except UsageError as error:
         raise ServiceError(422, "invalid_request", str(error)) from None
+    except (ValueError, RecursionError) as error:  # of json: no JSON, no UTF-8, too many digits, too deep
+        raise ServiceError(400, "invalid_json", f"the request is no JSON: {error_text(error, 200)}") from None
 
 
 async def read_form(request: Request) -> FormData:
@@ -87,7 +87,7 @@ async def collect_files(service: Service, request: JobRequest, uploads: Mapping[
     named = [name for name in ("path", "url") if getattr(request, name) is not None]
     parts = {name: value for name, value in uploads.items() if isinstance(value, UploadFile)}
     if unknown := set(parts) - set(FILE_PARTS):
-        raise ServiceError(422, "invalid_request", f"there is no file part {min(unknown)[:40]!r}")
+        raise ServiceError(422, "invalid_request", f"there is no file part {min(unknown)[:40]!a}")
     if len(named) + ("video" in parts) != 1:
         message = "give one video: the file part `video`, or `path`, or `url`"
         raise ServiceError(422, "no_video" if not named else "invalid_request", message)

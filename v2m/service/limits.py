@@ -29,9 +29,9 @@ class RequestTooSlowError(Exception):
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """ASGI middleware that bounds each body: `max_bytes`, `idle_s` between two parts of it, `total_s` for all.
+    """ASGI middleware that bounds each body.
 
-    Whoever reads a body beyond them gets RequestTooLargeError or RequestTooSlowError.
+    It takes `max_bytes`, `idle_s` seconds between two parts, `total_s` seconds for all. Whoever reads a body beyond them gets RequestTooLargeError or RequestTooSlowError.
     """
 
     app: Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]

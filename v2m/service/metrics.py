@@ -43,7 +43,7 @@ class Metrics:
 
 
 class RequestCounter:
-    """ASGI middleware that counts requests by their route's template, so that no caller makes a series of its own."""
+    """ASGI middleware that counts requests by the template of their route: no caller makes a series."""
 
     def __init__(self, app: Any, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics

@@ -6,7 +6,9 @@ a model: they could read any file of this machine, or run any code.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -24,6 +26,7 @@ COMPONENTS = ("generator", "tagger")  # of which a caller sets numbers and switc
 MAX_CANDIDATES = 10
 MAX_TEXT = 10_000  # characters of one value
 MAX_SETTINGS = 200
+_FORBIDDEN = re.compile(r"[\ud800-\udfff]|\\u00(?:0[0-8bce-f]|1)|\x7f")  # surrogates and control characters
 
 
 class ExtraFiles(BaseModel):
@@ -65,7 +68,7 @@ class JobRequest(BaseModel):
 def check_request(request: JobRequest) -> None:
     """Raise UsageError where there is no such recipe, or a setting is not free or does not fit."""
     if request.recipe not in list_recipes():
-        raise UsageError(f"there is no recipe {request.recipe[:80]!r}: see GET /v1/recipes")
+        raise UsageError(f"there is no recipe {request.recipe[:80]!a}: see GET /v1/recipes")
     values = overrides(request)
     candidates = values.get("candidates", 1)
     if not isinstance(candidates, int) or not 1 <= candidates <= MAX_CANDIDATES:
@@ -77,18 +80,23 @@ def check_request(request: JobRequest) -> None:
 
 
 def overrides(request: JobRequest) -> dict[str, Any]:
-    """Return the settings by dotted key, as of `load_recipe`. Raise UsageError for one that a caller may not set."""
+    """Return the settings by dotted key, as of `load_recipe`.
+
+    Raise UsageError for one that a caller may not set.
+    """
     values: dict[str, Any] = {}
     for name, value in _flatten(request.settings):
         first = name.partition(".")[0]
         if first not in {*FREE_SETTINGS, *COMPONENTS}:
-            raise UsageError(f"setting {name[:80]!r}: the first part must be one of {', '.join(FREE_SETTINGS)}")
-        if isinstance(value, str) and len(value) > MAX_TEXT:
-            raise UsageError(f"setting {name[:80]!r} has more than {MAX_TEXT:,} characters")
+            raise UsageError(f"setting {name[:80]!a}: the first part must be one of {', '.join(FREE_SETTINGS)}")
+        if len(json.dumps(value)) > MAX_TEXT:
+            raise UsageError(f"setting {name[:80]!a} has more than {MAX_TEXT:,} characters")
+        if _FORBIDDEN.search(json.dumps(value, ensure_ascii=False)):
+            raise UsageError(f"setting {name[:80]!a} has characters that are no text")
         if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"setting {name[:80]!r} is no number")
+            raise UsageError(f"setting {name[:80]!a} is no number")
         if first in COMPONENTS and not (value is None or isinstance(value, bool | int | float)):
-            raise UsageError(f"setting {name[:80]!r}: only numbers and switches of a {first} can be set")
+            raise UsageError(f"setting {name[:80]!a}: only numbers and switches of a {first} can be set")
         key = name.replace(f"{first}.", f"{first}.init_args.", 1) if first in COMPONENTS else name
         values[key.replace(".init_args.init_args.", ".init_args.")] = value
     return values
@@ -125,7 +133,7 @@ def build_job(
 
 
 def resolve_path(name: str, roots: tuple[Path, ...]) -> Path:
-    """Return the file `name` below one of the folders, links resolved. Raise UsageError where it is elsewhere."""
+    """Return the file `name` below one of the folders, links resolved. Raise UsageError elsewhere."""
     if not roots:
         raise UsageError("this service reads no files of its machine: upload the video")
     if "\0" in name or ".." in PurePosixPath(name).parts:

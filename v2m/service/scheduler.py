@@ -49,7 +49,10 @@ class JobFolders:
 
 
 class Scheduler:
-    """Runs queued jobs in a thread until `stop`; removes those that ended `retention_s` ago, with their files."""
+    """Runs queued jobs in a thread until `stop`.
+
+    Jobs that ended `retention_s` seconds ago are removed with their files.
+    """
 
     def __init__(
         self, store: JobStore, runner: JobRunner, folders: JobFolders, *, max_seconds: float, retention_s: float

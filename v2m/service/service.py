@@ -25,6 +25,7 @@ from v2m.service.requests import JobRequest, check_request
 from v2m.service.scheduler import JobFolders, Scheduler
 from v2m.service.store import JobStore, StoredJob
 
+FORM_BYTES = 1_000_000  # of a form, beside its files
 FREE_DISK_BYTES = 500_000_000  # that an accepted upload must leave
 LINK_S = 24 * 3600.0  # seconds for which a signed address of a file is good
 
@@ -124,8 +125,10 @@ class Service:
             if self.is_stopping.is_set():
                 return
 
-    def check_disk(self, request_bytes: int) -> None:
-        """Raise ServiceError where a request of so many bytes does not fit on the disk."""
+    def check_size(self, request_bytes: int) -> None:
+        """Raise ServiceError where a request of so many bytes is too large, or does not fit on the disk."""
+        if request_bytes > self.config.max_bytes + FORM_BYTES:
+            raise ServiceError(413, "too_large", f"the request has more than {self.config.upload_mb} MB")
         if shutil.disk_usage(self.config.data).free < request_bytes + FREE_DISK_BYTES:
             raise ServiceError(507, "disk_full", "the disk of this service is too full")
 

@@ -1,4 +1,4 @@
-"""The streaming dialect: one request that answers with the music itself, as editors' plug-ins ask for it.
+"""The streaming dialect: one request that answers with the music itself, for plug-ins of editors.
 
 `POST /v1/video-to-music` answers with lines of JSON that carry the sound in base64 while the connection is open, or
 with the id of a task for `mode=async`, which `GET /v1/tasks/{id}` shows. Jobs are the same as those of `/v1/jobs`.
@@ -71,8 +71,7 @@ class MusicForm(BaseModel):
 @router.post("/video-to-music", response_model=None)
 async def create_music(request: Request, service: ServiceParam, owner: Owner) -> Response:
     """Write music for a video; the answer is the sound as a stream of lines, or a task."""
-    length = request.headers.get("content-length", "0")
-    service.check_disk(int(length) if length.isdigit() else 0)
+    api.check_length(service, request)
     form = await inputs.read_form(request)
     try:
         if form.get("segments") or form.get("segment_prompts"):
@@ -169,7 +168,7 @@ def _candidates(job: StoredJob) -> list[Mapping[str, Any]]:
 
 
 def _artifacts(service: Service, job: StoredJob, base: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the files of a job by kind: `audio` is the music, `mux` and `ducked` are it with the clip's own sound."""
+    """Return the files of a job by kind: the music, it with the clip's own sound, stems."""
     settings = job.request["request"]["settings"]
     original = settings.get("mix", {}).get("original", "replace")
     has_stems = bool(job.request["request"]["extras"]["stems"])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -17,16 +16,15 @@ from starlette.exceptions import HTTPException
 
 import v2m
 from v2m.core import errors
-from v2m.service import inputs
+from v2m.service import inputs, stream_api
+from v2m.service.dependencies import Owner, ServiceParam, check_length, follow, submit
 from v2m.service.limits import BodyLimits, RequestTooLargeError, RequestTooSlowError
 from v2m.service.metrics import Metrics, RequestCounter
 from v2m.service.requests import JobRequest
 from v2m.service.responses import Health, JobView, Problem, RecipeView, view_job
 from v2m.service.service import FORM_BYTES, Service, ServiceError
-from v2m.service.store import IdempotencyError, QueueFullError, StoredJob
+from v2m.service.store import IdempotencyError, QueueFullError
 
-EVENT_S = 0.5  # between two looks at a job
-MAX_KEY_LENGTH = 200
 RETRY_AFTER_S = 10
 JOB_BODY = {
     "requestBody": {
@@ -53,7 +51,6 @@ router = APIRouter(prefix="/v1", responses=PROBLEMS)
 
 def create_app(service: Service) -> FastAPI:
     """Return the application; it starts and stops the service."""
-    from v2m.service import stream_api
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -71,45 +68,6 @@ def create_app(service: Service) -> FastAPI:
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
     return app
-
-
-def get_service(request: Request) -> Service:
-    return request.app.state.service
-
-
-def get_owner(request: Request) -> str:
-    """Return the owner of the request's key. Raise ServiceError for a request without a valid one."""
-    owner = get_service(request).config.keys.owner(request.headers.get("authorization"))
-    if owner is None:
-        raise ServiceError(401, "unauthorized", "this service needs a key: Authorization: Bearer KEY")
-    return owner
-
-
-ServiceParam = Annotated[Service, Depends(get_service)]
-Owner = Annotated[str, Depends(get_owner)]
-
-
-def check_length(service: Service, request: Request) -> None:
-    """Raise ServiceError for a request whose header gives a length that is too large."""
-    length = request.headers.get("content-length", "0")
-    service.check_size(int(length) if length.isdigit() else 0)
-
-
-async def submit(
-    service: Service, request: JobRequest, uploads: dict[str, Any], owner: str, key: str | None
-) -> StoredJob:
-    """Queue a job of a checked request with its files."""
-    if key is not None and not 0 < len(key) <= MAX_KEY_LENGTH:
-        raise ServiceError(422, "invalid_request", f"an idempotency key has 1 to {MAX_KEY_LENGTH} characters")
-    await run_in_threadpool(service.check, request)
-    files: dict[str, Any] = {}
-    if request.inpaint is not None:
-        files["inpaint_source"] = await run_in_threadpool(service.inpaint_source, request.inpaint.job, owner)
-    collected = await inputs.collect_files(service, request, uploads)
-    digest = inputs.request_digest(request, collected)
-    return await run_in_threadpool(
-        service.submit, collected.job_id, request, {**collected.files, **files}, owner=owner, digest=digest, key=key
-    )
 
 
 @router.post("/jobs", status_code=202, openapi_extra=JOB_BODY)
@@ -204,21 +162,6 @@ def check_health(service: ServiceParam) -> Health:
 def get_metrics(request: Request, owner: Owner) -> Response:  # noqa: ARG001 - asks for the key
     """Return the metrics for Prometheus."""
     return Response(request.app.state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-async def follow(service: Service, job_id: str, owner: str) -> AsyncIterator[StoredJob]:
-    """Yield a job at each change until it ends, is removed, or the service stops."""
-    known = None
-    job = await run_in_threadpool(service.job, job_id, owner)
-    while job is not None:
-        seen = (job.state, job.stage, job.progress)
-        if seen != known:
-            known = seen
-            yield job
-        if job.is_finished or service.is_stopping.is_set():
-            return
-        await asyncio.sleep(EVENT_S)
-        job = await run_in_threadpool(service.store.get, job_id, owner)
 
 
 def _problem(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:

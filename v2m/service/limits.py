@@ -31,8 +31,8 @@ class RequestTooSlowError(Exception):
 class BodyLimits:
     """ASGI middleware that bounds each body.
 
-    It takes `max_bytes`, `idle_s` seconds between two parts, `total_s` seconds for all. Whoever reads a body beyond them
-    gets RequestTooLargeError or RequestTooSlowError.
+    It takes `max_bytes`, `idle_s` seconds between two parts, `total_s` seconds for all. Whoever reads a body beyond
+    these gets RequestTooLargeError or RequestTooSlowError.
     """
 
     app: Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from v2m.core.types import TEMPO_RANGE
-from v2m.service import api, derived_files, inputs
-from v2m.service.api import Owner, ServiceParam
+from v2m.service import derived_files, inputs
+from v2m.service.dependencies import Owner, ServiceParam, check_length, follow, submit
 from v2m.service.requests import MAX_CANDIDATES, ExtraFiles, JobRequest
 from v2m.service.service import Service, ServiceError
 from v2m.service.store import StoredJob
@@ -71,7 +71,7 @@ class MusicForm(BaseModel):
 @router.post("/video-to-music", response_model=None)
 async def create_music(request: Request, service: ServiceParam, owner: Owner) -> Response:
     """Write music for a video; the answer is the sound as a stream of lines, or a task."""
-    api.check_length(service, request)
+    check_length(service, request)
     form = await inputs.read_form(request)
     try:
         if form.get("segments") or form.get("segment_prompts"):
@@ -80,7 +80,7 @@ async def create_music(request: Request, service: ServiceParam, owner: Owner) ->
             fields = MusicForm.model_validate({name: value for name, value in form.items() if isinstance(value, str)})
         uploads = {name: value for name, value in form.items() if not isinstance(value, str)}
         key = request.headers.get("idempotency-key")
-        job = await api.submit(service, fields.job_request(), uploads, owner, key)
+        job = await submit(service, fields.job_request(), uploads, owner, key)
     finally:
         await form.close()
     if fields.mode == "async":
@@ -110,7 +110,7 @@ def get_task_file(task_id: str, name: str, service: ServiceParam, expires: int, 
     if job is None or job.state != "done":
         raise ServiceError(404, "not_found", "there is no such file")
     path = derived_files.derive(service.result_folder(job), _candidates(job), name)
-    return api.FileResponse(path, media_type=CONTENT_TYPES[path.suffix[1:]], filename=name)
+    return FileResponse(path, media_type=CONTENT_TYPES[path.suffix[1:]], filename=name)
 
 
 @router.get("/account/services")
@@ -126,7 +126,7 @@ def list_services(service: ServiceParam, owner: Owner) -> dict[str, Any]:  # noq
 async def _stream(service: Service, job: StoredJob, owner: str, suffix: str) -> AsyncIterator[str]:
     """Yield the lines of a job; one whose reader has gone is cancelled."""
     try:
-        async for state in api.follow(service, job.id, owner):
+        async for state in follow(service, job.id, owner):
             job = state
             yield _line("progress", stage=job.stage, progress=job.progress)
         if job.state != "done":

@@ -32,6 +32,7 @@ from typing import Any
 import av
 import httpx
 import numpy as np
+from av.error import FFmpegError
 
 from tests.conftest import EXAMPLE, ffmpeg
 from tests.fixtures.service_process import running, workers
@@ -169,10 +170,10 @@ class Killer:
             if file["name"].endswith(".json"):
                 json.loads(content)
             else:
-                with av.open(io.BytesIO(content)) as container:
+                with av.open(io.BytesIO(content), "r") as container:
                     for packet in container.demux():
                         packet.decode()
-        except (ValueError, av.error.FFmpegError):
+        except (ValueError, FFmpegError):
             return True
         return False
 

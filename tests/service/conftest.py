@@ -64,6 +64,7 @@ def wait(client: TestClient, answer: httpx.Response) -> dict[str, Any]:
     """Return an accepted job when it has ended."""
     assert answer.status_code == httpx.codes.ACCEPTED, answer.text
     deadline = time.monotonic() + DEADLINE_S
+    job: dict[str, Any] = {}
     while time.monotonic() < deadline:
         job = client.get(f"/v1/jobs/{answer.json()['id']}").json()
         if job["state"] in {"done", "failed", "cancelled"}:

@@ -76,7 +76,7 @@ def test_videos_by_path_and_by_address(client: TestClient, short_video: bytes) -
             self.end_headers()
             self.wfile.write(short_video)
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     with serve(Handler) as address:

@@ -33,11 +33,11 @@ class ExtraFiles(BaseModel):
     """Files to write beside the video; as of the command."""
 
     model_config = ConfigDict(extra="forbid")
-    stems: bool = Field(False, description="the parts of the music as WAV files")
-    midi: bool = Field(False, description="the notes as a Standard MIDI File")
-    markers: Literal["edl", "otio"] | None = Field(None, description="sections and hits for an editor")
-    report: bool = Field(False, description="a picture of cuts, beats and loudness")
-    wav: bool = Field(True, description="the music alone, before mixing")
+    stems: bool = Field(default=False, description="the parts of the music as WAV files")
+    midi: bool = Field(default=False, description="the notes as a Standard MIDI File")
+    markers: Literal["edl", "otio"] | None = Field(default=None, description="sections and hits for an editor")
+    report: bool = Field(default=False, description="a picture of cuts, beats and loudness")
+    wav: bool = Field(default=True, description="the music alone, before mixing")
 
 
 class InpaintRange(BaseModel):
@@ -53,7 +53,7 @@ class JobRequest(BaseModel):
     """A job: a recipe and settings. The video is uploaded, or named by `path` or `url`."""
 
     model_config = ConfigDict(extra="forbid")
-    recipe: str = Field(DEFAULT_RECIPE, description="a name of GET /v1/recipes")
+    recipe: str = Field(default=DEFAULT_RECIPE, description="a name of GET /v1/recipes")
     settings: dict[str, JsonValue] = Field(
         default_factory=dict,
         description="values as of the command, nested or dotted: {'tags': {'tempo': 90}} or {'tags.tempo': 90}",
@@ -61,8 +61,10 @@ class JobRequest(BaseModel):
     )
     extras: ExtraFiles = Field(default_factory=ExtraFiles)
     inpaint: InpaintRange | None = None
-    path: str | None = Field(None, description="a video below a folder that the service may read")
-    url: str | None = Field(None, description="an address of a video, of a host that the service may fetch from")
+    path: str | None = Field(default=None, description="a video below a folder that the service may read")
+    url: str | None = Field(
+        default=None, description="an address of a video, of a host that the service may fetch from"
+    )
 
 
 def check_request(request: JobRequest) -> None:

@@ -37,13 +37,13 @@ class MusicForm(BaseModel):
     """The fields of the form. Fields that this service has no use for are left alone."""
 
     model_config = ConfigDict(extra="ignore")
-    prompt: str = Field("", max_length=5000)
+    prompt: str = Field(default="", max_length=5000)
     mode: Literal["stream", "async"] = "stream"
-    variants_num: int = Field(1, ge=1, le=MAX_CANDIDATES)
+    variants_num: int = Field(default=1, ge=1, le=MAX_CANDIDATES)
     ducking: bool = False
     preserve_speech: bool = False
     output_format: Literal["m4a", "wav"] = "m4a"
-    prompt_influence: float = Field(0.5, ge=0, le=1)
+    prompt_influence: float = Field(default=0.5, ge=0, le=1)
     stems: bool = False
     recipe: str | None = None
     video_url: str | None = None

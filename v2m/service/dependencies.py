@@ -1,4 +1,4 @@
-"""Functions that all routes share: the service, the owner of a request, its job, and the changes of a job."""
+"""Functions that all routes share: the service, the owner of a request, its job and its changes."""
 
 from __future__ import annotations
 

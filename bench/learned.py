@@ -17,7 +17,7 @@ the notes, not in losses. In brackets: 95 % of the bootstrap over clips.
 
 `--vidmuse` and `--unpaired` are models of equal budget with VidMuse's conditioner and without pairs of video and music,
 which are compared with `--paired`, by default `--model`. A model is a folder or a training checkpoint. The held-out
-clips are those of seed 2000. Settings are chosen with `--dev --sampling '{"temperature": 0.9}'`, on 24 clips of seed
+clips are those of `--seed`. Settings are chosen with `--dev --sampling '{"temperature": 0.9}'`, on 24 clips of seed
 1000 with one seed each, without what needs more music. `--folder` keeps clips and pieces: a run that ended goes on.
 Last line: one JSON object.
 """

@@ -25,7 +25,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     ),
     "train": ("lightning", "webdataset", "wandb", "peft"),
     "app": ("gradio",),
-    "serve": ("fastapi", "uvicorn", "prometheus_client", "httpx", "starlette"),
+    "serve": ("fastapi", "uvicorn", "prometheus_client", "pydantic", "httpx", "starlette"),
     "separation": ("demucs",),
     "quantized": ("bitsandbytes", "accelerate"),
 }

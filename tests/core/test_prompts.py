@@ -20,7 +20,7 @@ from v2m.core.types import Tags
         ),
         (Tags(genres="jazz"), "jazz music"),
         (Tags(instruments="piano"), "music with piano"),
-        (Tags(tempo=72.5), "music, 72.5 bpm"),
+        (Tags(tempo=76.3), "music, 76 bpm"),
         (Tags(key="Bb"), "music, Bb"),
         (Tags(caption="A kite\n flies."), "A kite flies."),
         (Tags(caption="A kite flies.", moods="calm"), "calm music"),

@@ -21,7 +21,7 @@ def build_prompt(tags: Tags) -> str:
         filter_unwanted(words, tags.negative) for words in (tags.moods, tags.genres, tags.instruments, tags.timbres)
     )
     players = f"with {_join_words(instruments)}" if instruments else ""
-    measures = [f"{tags.tempo:g} bpm" if tags.tempo else "", tags.key or ""]
+    measures = [f"{round(tags.tempo)} bpm" if tags.tempo else "", tags.key or ""]
     if not (moods or genres or instruments or timbres or any(measures)):
         return " ".join(tags.caption.split())
     opening = " ".join(filter(None, [", ".join(moods), _join_words(genres), "music", players]))

@@ -20,6 +20,7 @@ from v2m.mixing.mixer import MixConfig
 from v2m.pipeline.ranking import RankBy
 
 DEFAULT_RECIPE = "sketch"
+COMPONENTS = ("generator", "tagger")
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,18 @@ def build_recipe(name: str, parser: ArgumentParser, config: Namespace) -> Recipe
     return Recipe(name=name, settings=to_plain(config.clone(with_meta=False)), **values)
 
 
+def _check_override(parser: ArgumentParser, key: str, value: Any) -> None:
+    """Raise UsageError for a key that is none, and for one value in the place of a group of values.
+
+    The parser would read a text there as the name of a file.
+    """
+    if not all(key.split(".")) or " " in key:
+        raise UsageError(f"{key!r} names no value of a recipe")
+    is_group = any(action.dest.startswith(f"{key}.") for action in parser._actions) and key not in COMPONENTS
+    if is_group and not isinstance(value, Mapping):
+        raise UsageError(f"{key!r} is a group of values, not one: set those in it")
+
+
 def load_recipe(name: str = DEFAULT_RECIPE, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Build the objects of a recipe; no weights are loaded yet.
 
@@ -123,5 +136,6 @@ def load_recipe(name: str = DEFAULT_RECIPE, overrides: Mapping[str, Any] | None 
     add_recipe_arguments(parser)
     config = parser.parse_args([])
     for key, value in (overrides or {}).items():
+        _check_override(parser, key, value)
         config[key] = value
     return build_recipe(name, parser, parser.parse_object(config.clone(with_meta=False), defaults=False))

@@ -68,7 +68,7 @@ def test_sidecar_records_prompt_and_weights(scored: tuple[Path, dict[str, Any]],
     music, tags = record["music"], record["tags"]
     assert record["recipe"] == "musicgen"
     assert all(word in music["prompt"] for word in (*tags["genres"], *tags["instruments"], *tags["moods"]))
-    assert f"{tags['tempo']:g} bpm" in music["prompt"]
+    assert f"{round(tags['tempo'])} bpm" in music["prompt"]
     assert music["windows"] == [[0, 2], [1, 3], [2, 4]]
     assert music["device"] == "cpu"
     [used] = record["weights"]

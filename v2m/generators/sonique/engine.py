@@ -222,5 +222,5 @@ def build_prompt(tags: Tags) -> str:
     """
     words = filter_unwanted([*tags.instruments, *tags.genres, *tags.moods, *tags.timbres], tags.negative)
     words += [tags.key] if tags.key else []
-    words += [f"{tags.tempo:g} BPM"] if tags.tempo else []
+    words += [f"{round(tags.tempo)} BPM"] if tags.tempo else []
     return ", ".join(dict.fromkeys(word.lower() for word in words)) or " ".join(tags.caption.lower().split())

@@ -5,7 +5,7 @@
 Huge, slow, truncated and malformed requests, paths out of the folder, wrong types, many headers, videos whose headers
 promise more than they hold. A request is answered where the service gives a status below 500, or closes a connection
 that breaks the protocol; a job is answered where it ends, done or failed with a reason. After each the service must
-say that it is well, with the same worker policy and no growth of its memory beyond `MAX_GROWTH_MB`.
+say that it is well; in the end its memory must not have grown by more than `MAX_GROWTH_MB`.
 Last line: one JSON object.
 """
 

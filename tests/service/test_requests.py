@@ -65,7 +65,9 @@ def test_recipes_by_path_and_unknown_fields_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_valid_request_passes() -> None:
-    check_request(request(settings={"tags": {"genres": ["jazz"], "tempo": 120}, "mix.lufs": -16.0, "candidates": 3}))
+    valid = request(settings={"tags": {"genres": ["jazz"], "tempo": 120}, "mix.lufs": -16.0, "candidates": 3})
+    check_request(valid)
+    assert overrides(valid) == {"tags.genres": ["jazz"], "tags.tempo": 120, "mix.lufs": -16.0, "candidates": 3}
 
 
 def test_paths_stay_below_the_folders(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ attempt writes into a folder of its own, so that a process that outlived its job
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import threading
@@ -24,6 +25,7 @@ from v2m.service.store import JobStore, StoredJob
 REPORT_S = 0.5  # between two reports of one stage
 IDLE_S = 1.0  # between two looks at the queue, and
 EXPIRY_S = 60.0  # at what has expired
+ORPHAN_S = 3600.0  # age of a folder that belongs to no job: longer than any upload takes
 OUT_NAME = "result"  # of the outputs, up to `.v2m`
 
 logger = logging.getLogger(__name__)
@@ -70,9 +72,12 @@ class Scheduler:
 
     def start(self) -> None:
         """Put jobs that an earlier process left running back into the queue, and begin."""
-        for job_id in self._store.recover():
-            logger.warning("job %s was running when the service ended, and is queued again", job_id)
+        self._recover()
         self._thread.start()
+
+    def _recover(self) -> None:
+        for job_id in self._store.recover():
+            logger.warning("job %s was running when its process ended, and is queued again", job_id)
 
     def notify(self) -> None:
         """Look at the queue now."""
@@ -95,17 +100,28 @@ class Scheduler:
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
-            job = self._store.take()
-            if job is not None:
-                self._run(job)
-                self._report_end(job)
-                continue
-            if time.monotonic() >= self._next_expiry:
-                self._next_expiry = time.monotonic() + EXPIRY_S
-                self.remove_expired()
-            self._wake.wait(IDLE_S)
-            self._wake.clear()
+            try:
+                has_run = self._run_next()
+                if time.monotonic() >= self._next_expiry:
+                    self._next_expiry = time.monotonic() + EXPIRY_S
+                    self.remove_expired()
+            except Exception:  # a full disk or a locked store pass; without this thread no job would ever end
+                logger.exception("the queue failed, and goes on")
+                has_run = False
+            if not has_run:
+                self._wake.wait(IDLE_S)
+                self._wake.clear()
         self._store.close()
+
+    def _run_next(self) -> bool:
+        """Run the job that waits longest. Return False where none waits."""
+        self._recover()  # a job is running here only where its end could not be stored
+        job = self._store.take()
+        if job is None:
+            return False
+        self._run(job)
+        self._report_end(job)
+        return True
 
     def remove_expired(self) -> None:
         """Remove jobs that ended `retention_s` ago, and folders of no job."""
@@ -114,9 +130,10 @@ class Scheduler:
             self._folders.remove(job_id)
         self._store.remove(expired)
         for folder in self._folders.root.iterdir():
-            age = time.time() - folder.stat().st_mtime
-            if age > self._retention_s and self._store.get(folder.name) is None:
-                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # a request that was refused removes its own
+                age = time.time() - folder.stat().st_mtime
+                if age > ORPHAN_S and self._store.get(folder.name) is None:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _report_end(self, job: StoredJob) -> None:
         ended = self._store.get(job.id)

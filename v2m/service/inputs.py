@@ -6,11 +6,11 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 from pydantic import ValidationError
@@ -97,7 +97,8 @@ async def collect_files(service: Service, request: JobRequest, uploads: Mapping[
     try:
         for name, upload in parts.items():
             path = folder / f"{name}{_safe_suffix(upload.filename or '')}"
-            await run_in_threadpool(_copy, upload.file, path, inputs, name)
+            chunks = iter(partial(upload.file.read, CHUNK_BYTES), b"")
+            await run_in_threadpool(_write, chunks, path, inputs, name)
         if request.path is not None:
             with invalid_requests():
                 path = resolve_path(request.path, service.config.folders)
@@ -123,15 +124,16 @@ def _safe_suffix(name: str) -> str:
     return suffix if re.fullmatch(r"\.[a-z0-9]{1,8}", suffix) else ".bin"
 
 
-def _copy(source: BinaryIO, path: Path, inputs: JobInputs, name: str) -> None:
+def _write(chunks: Iterable[bytes], path: Path, inputs: JobInputs, name: str) -> None:
+    """Write a file of a job, and note it with its digest."""
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as file:
-        while chunk := source.read(CHUNK_BYTES):
+        for chunk in chunks:
             digest.update(chunk)
             size += len(chunk)
             file.write(chunk)
     if not size:
-        raise ServiceError(422, "empty_file", f"the file part {name} is empty")
+        raise ServiceError(422, "empty_file", f"{name}: the file is empty")
     inputs.files[name] = path
     inputs.digest.append(f"{name}:{digest.hexdigest()}")
 
@@ -165,26 +167,21 @@ def _fetch(service: Service, address: str, folder: Path, inputs: JobInputs) -> N
                         continue
                     if response.status_code != httpx.codes.OK:
                         raise ServiceError(422, "fetch_failed", f"url: the host answers {response.status_code}")
-                    _write_response(service, response, folder / f"video{_safe_suffix(address)}", inputs, deadline)
+                    path = folder / f"video{_safe_suffix(urlsplit(address).path)}"
+                    _write(_within_limits(service, response.iter_bytes(CHUNK_BYTES), deadline), path, inputs, "video")
                     return
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise ServiceError(422, "fetch_failed", f"url: {error_text(error, 200)}") from None
     raise ServiceError(422, "fetch_failed", "url: too many redirects")
 
 
-def _write_response(service: Service, response: object, path: Path, inputs: JobInputs, deadline: float) -> None:
-    import httpx
-
-    assert isinstance(response, httpx.Response)
-    digest, size = hashlib.sha256(), 0
-    with path.open("wb") as file:
-        for chunk in response.iter_bytes(CHUNK_BYTES):
-            size += len(chunk)
-            if size > service.config.max_bytes:
-                raise ServiceError(413, "too_large", f"url: more than {service.config.upload_mb} MB")
-            if time.monotonic() > deadline:
-                raise ServiceError(422, "fetch_failed", "url: the host is too slow")
-            digest.update(chunk)
-            file.write(chunk)
-    inputs.files["video"] = path
-    inputs.digest.append(f"video:{digest.hexdigest()}")
+def _within_limits(service: Service, chunks: Iterable[bytes], deadline: float) -> Iterator[bytes]:
+    """Yield chunks. Raise ServiceError where they are too many bytes, or come too slowly."""
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > service.config.max_bytes:
+            raise ServiceError(413, "too_large", f"url: more than {service.config.upload_mb} MB")
+        if time.monotonic() > deadline:
+            raise ServiceError(422, "fetch_failed", "url: the host is too slow")
+        yield chunk

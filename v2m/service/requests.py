@@ -18,11 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from v2m.core.errors import UsageError
 from v2m.core.types import Controls, InpaintRequest
 from v2m.pipeline.job_runner import Job
-from v2m.pipeline.recipes import DEFAULT_RECIPE, list_recipes, load_recipe
+from v2m.pipeline.recipes import COMPONENTS, DEFAULT_RECIPE, list_recipes, load_recipe
 from v2m.pipeline.result import Extras
 
 FREE_SETTINGS = ("tags", "mix", "seed", "candidates", "rank_by", "align_to_cuts", "start", "end")
-COMPONENTS = ("generator", "tagger")  # of which a caller sets numbers and switches alone
 MAX_CANDIDATES = 10
 MAX_TEXT = 10_000  # characters of one value
 MAX_SETTINGS = 200

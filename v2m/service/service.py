@@ -162,7 +162,7 @@ class Service:
         """Raise ServiceError for a request that cannot be done."""
         try:
             check_request(request)
-        except (UsageError, ValueError) as error:
+        except ValueError as error:
             raise ServiceError(422, "invalid_request", str(error)) from None
         status = self.recipes[request.recipe]
         if status is not None and status.missing:

@@ -137,7 +137,7 @@ async def _stream(service: Service, job: StoredJob, owner: str, suffix: str) -> 
         for index in range(len(candidates)):
             name = f"music-{index + 1}.{suffix}"
             path = await run_in_threadpool(derived_files.derive, service.result_folder(job), candidates, name)
-            for chunk in await run_in_threadpool(lambda path=path: list(_chunks(path))):
+            for chunk in _chunks(path):
                 yield _line("audio_chunk", stream_index=index, num_streams=len(candidates), data=chunk)
         yield _line("title", title=_title(job))
         yield _line("complete")

@@ -36,7 +36,7 @@ MAX_README_BYTES = 7000
 # Options of other programs that the documents name.
 FOREIGN_OPTIONS = {
     "--all-extras", "--all-groups", "--group", "--extra", "--with", "--local-dir", "--help", "--version", "--strict",
-    "--no-smoothing",
+    "--no-smoothing", "--inexact", "--read-only", "--tmpfs", "--project",
 }  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def test_a_command_with_a_wrong_option_is_found(workplace: Path) -> None:
 
 def known_options() -> set[str]:
     """Options of all commands: those of the parsers, and those of the classes that recipes and configs name."""
-    programs = ("score", "prepare", "app", "serve", "convert", "evaluate", "synthesize")
+    programs = ("score", "prepare", "app", "serve", "mcp", "convert", "evaluate", "synthesize")
     static: list[Any] = [importlib.import_module(f"v2m.cli.{program}").build_parser() for program in programs]
     static += training_parsers()
     options = {option for parser in static for action in parser._actions for option in action.option_strings}

@@ -62,6 +62,7 @@ def test_recipe_with_missing_extra_prints_install_command(
         (["train.py", "fit", "--config", "configs/train/tiny.yaml"], "train"),
         (["-m", "v2m", "tag"], "train"),
         (["-m", "v2m", "app", "--port", "0"], "app"),
+        (["-m", "v2m", "mcp"], "mcp"),
         (["-m", "v2m", "prepare", "{clip}", "{folder}/data"], "train"),
         (["-m", "v2m", "evaluate", "{clip}", "--embedding", "clap"], "models"),
         (["-m", "v2m", "convert", "{clip}", "{folder}/model"], "models"),

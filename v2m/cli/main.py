@@ -20,6 +20,7 @@ COMMANDS = {
     "convert": "write a checkpoint in another layout",
     "app": "open the web page",
     "serve": "answer over HTTP",
+    "mcp": "offer tools to agents (Model Context Protocol)",
 }
 
 

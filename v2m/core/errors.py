@@ -26,6 +26,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("lightning", "webdataset", "wandb", "peft"),
     "app": ("gradio",),
     "serve": ("fastapi", "uvicorn", "prometheus_client", "pydantic", "httpx", "starlette"),
+    "mcp": ("mcp", "mcp_types", "anyio"),
     "separation": ("demucs",),
     "quantized": ("bitsandbytes", "accelerate"),
 }

@@ -1,0 +1,361 @@
+"""Tools of the MCP server, without the protocol: arguments, limits and structured results."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from v2m.core.errors import UsageError
+from v2m.core.types import Controls, InpaintRequest
+from v2m.pipeline.inpaint_source import read_sidecar
+from v2m.pipeline.job_runner import Event, Job, JobCancelledError, JobResult, JobRunner
+from v2m.pipeline.recipe_status import RecipeStatus
+from v2m.pipeline.recipes import DEFAULT_RECIPE, list_recipes, recipe_path
+from v2m.service.requests import ExtraFiles, JobRequest, build_job, check_request, resolve_path
+
+SESSION = "mcp"  # of all jobs of this process
+MAX_CANDIDATES = 4
+MAX_STEM = 60  # characters of the name of a video that are kept in the names of its outputs
+_SENTENCE_WITH_FLAG = re.compile(r"(^|(?<=\. ))((?!\. ).)*--.*$")
+Notify = Callable[[Event], None]  # gets each event of a job; what it raises ends the job
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Arguments(BaseModel):
+    """Arguments of a tool; unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class TagHints(Arguments):
+    """Tags of the music to write; those left out are read from the picture."""
+
+    caption: str = Field(default="", description="one sentence on what is seen")
+    genres: list[str] = Field(default=[], description="styles, the strongest first")
+    instruments: list[str] = Field(default=[], description="instruments to be heard")
+    moods: list[str] = Field(default=[], description="words for the feeling")
+    timbres: list[str] = Field(default=[], description="words for the sound")
+    tempo: float | None = Field(default=None, description="beats per minute, 30 to 300")
+    key: str | None = Field(default=None, description="tonic and mode, such as 'F# minor'")
+    vocals: bool = Field(default=False, description="whether anybody sings, where the recipe can")
+    negative: list[str] = Field(default=[], description="genres, instruments and moods to avoid")
+    lyrics: str = Field(default="", description="words to be sung, each section under a header such as [verse]")
+
+
+class TagArguments(Arguments):
+    """Arguments of `tag_video`."""
+
+    path: str = Field(description="a video below one of the allowed folders")
+    recipe: str = Field(default=DEFAULT_RECIPE, description="a name that list_recipes gives")
+    tags: TagHints = Field(default_factory=TagHints, description="tags that shall stay as they are")
+
+
+class ScoreArguments(TagArguments):
+    """Arguments of `score_video`."""
+
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="the same seed gives the same music")
+    candidates: int = Field(
+        default=1, ge=1, le=MAX_CANDIDATES, description="pieces to write, of which the best comes first"
+    )
+    original: Literal["replace", "keep", "duck"] = Field(
+        default="replace",
+        description="the video's own sound: left out, kept, or kept with music that gives way to it",
+    )
+    start: Seconds | None = Field(default=None, description="second of the video where the music begins")
+    end: Seconds | None = Field(default=None, description="second of the video where the music ends")
+    settings: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="other values of the recipe, such as {'mix.lufs': -16, 'align_to_cuts': false}",
+    )
+    extras: ExtraFiles = Field(default_factory=ExtraFiles, description="files to write beside the video")
+
+
+class InpaintArguments(Arguments):
+    """Arguments of `inpaint_video`."""
+
+    path: str = Field(description="the original video")
+    result: str = Field(description="the video that score_video or inpaint_video wrote for it")
+    start: Seconds = Field(description="first second whose music is written anew")
+    end: Seconds = Field(description="second from which the music is kept again")
+    seed: int | None = Field(
+        default=None, ge=0, le=2**31 - 1, description="another seed gives other music; by default the next one"
+    )
+    tags: TagHints = Field(default_factory=TagHints, description="tags of the new music, over those of the result")
+    extras: ExtraFiles = Field(default_factory=ExtraFiles, description="files to write beside the video")
+
+
+class RecipesArguments(Arguments):
+    """Arguments of `list_recipes`."""
+
+    names: list[str] = Field(default=[], description="recipes to look at; all where none is named, which takes longer")
+    refresh: bool = Field(default=False, description="look again, such as after a download")
+
+
+class TagOutput(BaseModel):
+    """Result of `tag_video`."""
+
+    tags: dict[str, JsonValue]
+
+
+class CandidateOutput(BaseModel):
+    """One piece. `sync_score`: how well sound and picture agree, 0 to 1; null where it is the only one."""
+
+    seed: int
+    video: str
+    sync_score: float | None
+
+
+class CutsOutput(BaseModel):
+    """Cuts of the video, how many a beat or an accent meets, and how many it would by chance."""
+
+    cuts: int
+    met: int
+    by_chance: float
+
+
+class ScoreOutput(BaseModel):
+    """Result of `score_video` and `inpaint_video`. Paths are absolute; `video` is the best candidate."""
+
+    video: str
+    music: str | None = Field(description="the music alone, as WAV")
+    sidecar: str = Field(description="JSON with every value that the music depends on")
+    files: list[str] = Field(description="all files that were written")
+    recipe: str
+    seed: int
+    seconds: float = Field(description="length of the music")
+    tags: dict[str, JsonValue]
+    cuts: CutsOutput | None = Field(description="null where the video has no cuts, or the beats are not known")
+    candidates: list[CandidateOutput]
+    warnings: list[str]
+
+
+class RecipeOutput(BaseModel):
+    """A recipe. `missing`: what this machine lacks for it; null where it can be used."""
+
+    name: str
+    description: str
+    missing: str | None
+    capabilities: list[str]
+
+
+class RecipesOutput(BaseModel):
+    """Result of `list_recipes`."""
+
+    recipes: list[RecipeOutput]
+
+
+@dataclass(frozen=True)
+class ToolLimits:
+    """Limits of the tools.
+
+    Args:
+        folders: Folders below which a tool may read files.
+        out: Folder below which all outputs are written, each job in a new folder; a tool may read them, too.
+        max_seconds: The longest video.
+        max_minutes: The longest that a job may take.
+    """
+
+    folders: tuple[Path, ...]
+    out: Path
+    max_seconds: float = 600.0
+    max_minutes: float = 60.0
+
+
+@dataclass
+class Tools:
+    """The work of the tools, which blocks. One job runs at a time: the caller makes the next one wait.
+
+    Every method raises what is no fault of the code as UsageError or another error of `v2m.core.errors`.
+    """
+
+    limits: ToolLimits
+    statuses: dict[str, RecipeStatus] = field(default_factory=dict)  # as far as they are known
+
+    def __post_init__(self) -> None:
+        self._runner = JobRunner(self.limits.max_minutes)
+
+    def close(self) -> None:
+        """End the job under way and the worker process."""
+        self._runner.cancel()
+
+    def tag(self, arguments: TagArguments, notify: Notify) -> TagOutput:
+        """Return the tags of a video."""
+        video = self._resolve(arguments.path)
+        request = JobRequest(recipe=arguments.recipe, settings=_tag_settings(arguments.tags))
+        job = self._build_job(request, video, self.limits.out)
+        return TagOutput(tags=dict(self._run(replace(job, out=None), notify).tags))
+
+    def score(self, arguments: ScoreArguments, notify: Notify) -> ScoreOutput:
+        """Write a video with music."""
+        video = self._resolve(arguments.path)
+        _check_settings(arguments.settings)
+        settings: dict[str, Any] = {"mix.original": arguments.original, **arguments.settings}
+        settings |= {name: getattr(arguments, name) for name in ("seed", "candidates", "start", "end")}
+        settings |= _tag_settings(arguments.tags)
+        request = JobRequest(recipe=arguments.recipe, settings=settings, extras=arguments.extras)
+        return self._score(request, video, Controls(), notify)
+
+    def inpaint(self, arguments: InpaintArguments, notify: Notify) -> ScoreOutput:
+        """Write a result again with other music between two seconds; its settings are those of its sidecar."""
+        video, result = self._resolve(arguments.path), self._resolve(arguments.result)
+        if arguments.start >= arguments.end:
+            raise UsageError(f"start {arguments.start:g} is not before end {arguments.end:g}")
+        record = read_sidecar(result) or {}
+        seed = arguments.seed
+        if seed is None:
+            before = record.get("seed")
+            seed = before + 1 if isinstance(before, int) else 1
+        settings = {**_recorded_settings(record), **_tag_settings(arguments.tags), "seed": seed}
+        recipe = record.get("recipe")
+        request = JobRequest(
+            recipe=recipe if isinstance(recipe, str) else DEFAULT_RECIPE, settings=settings, extras=arguments.extras
+        )
+        inpaint = InpaintRequest(arguments.start, arguments.end, self._music_of(result))
+        return self._score(request, video, Controls(inpaint=inpaint), notify)
+
+    def describe_recipes(self, names: Sequence[str]) -> RecipesOutput:
+        """Return recipes whose status is known."""
+        recipes = [
+            RecipeOutput(
+                name=name,
+                description=_description(recipe_path(name)),
+                missing=self.statuses[name].missing,
+                capabilities=sorted(self.statuses[name].capabilities),
+            )
+            for name in names
+        ]
+        return RecipesOutput(recipes=recipes)
+
+    def _score(self, request: JobRequest, video: Path, controls: Controls, notify: Notify) -> ScoreOutput:
+        job = self._build_job(request, video, self.limits.out)
+        with _new_folder(self.limits.out, video.stem) as folder:
+            out = folder / f"{_short_stem(video.stem)}.v2m"
+            result = self._run(replace(job, controls=controls, out=out), notify)
+        return _score_output(request, result)
+
+    def _build_job(self, request: JobRequest, video: Path, out: Path) -> Job:
+        check_recipe_names([request.recipe])
+        check_request(request)
+        return build_job(request, video, out, max_seconds=self.limits.max_seconds)
+
+    def _run(self, job: Job, notify: Notify) -> JobResult:
+        with closing(self._runner.run(job, SESSION)) as events:
+            for event in events:
+                notify(event)
+                if event[0] == "done":
+                    return event[1]
+        raise JobCancelledError
+
+    def _resolve(self, name: str) -> Path:
+        """Return the file of a name that a caller gives. Raise UsageError outside of the allowed folders."""
+        folders = (*self.limits.folders, self.limits.out)
+        try:
+            return resolve_path(name, folders)
+        except (UsageError, OSError, ValueError):  # such as a name that no file system takes
+            allowed = ", ".join(dict.fromkeys(str(folder) for folder in folders))
+            raise UsageError(f"{name[:200]!r} is no file below the allowed folders ({allowed})") from None
+
+    def _music_of(self, result: Path) -> Path:
+        """Return the WAV beside a result, which is not mastered yet; else the result itself."""
+        music = result.with_suffix(".wav")
+        return self._resolve(str(music)) if music.is_file() else result
+
+
+def check_recipe_names(names: Sequence[str]) -> None:
+    """Raise UsageError for a name of no shipped recipe; a path of a file is none."""
+    shipped = list_recipes()
+    for name in names:
+        if name not in shipped:
+            raise UsageError(f"unknown recipe {name[:80]!r}: give one of {', '.join(shipped)}")
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    for name in settings:
+        first = name.partition(".")[0]
+        if first in ScoreArguments.model_fields:
+            raise UsageError(f"setting {name[:80]!r}: give it as the argument {first!r}")
+
+
+def _tag_settings(hints: TagHints) -> dict[str, Any]:
+    return {f"tags.{name}": value for name, value in hints.model_dump(exclude_defaults=True).items()}
+
+
+def _recorded_settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tags, the mix and the range of a sidecar; like all settings, they are checked afterwards."""
+    settings = record.get("settings")
+    if not isinstance(settings, Mapping):
+        return {}
+    names = ("tags", "mix", "align_to_cuts", "start", "end")
+    return {name: settings[name] for name in names if settings.get(name) is not None}
+
+
+@contextmanager
+def _new_folder(out: Path, stem: str) -> Iterator[Path]:
+    """Yield a new folder below `out` for one job, removed where the job does not end well."""
+    folder = _claim_folder(out, _short_stem(stem))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _claim_folder(out: Path, name: str) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        folder = out / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("numbers do not end")
+
+
+def _short_stem(stem: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", stem)[:MAX_STEM].strip("._") or "video"
+
+
+def _score_output(request: JobRequest, result: JobResult) -> ScoreOutput:
+    best, record = result.candidates[0], result.record
+    files = [str(path) for candidate in result.candidates for path in candidate.files if path.is_file()]
+    span = record["range"]
+    return ScoreOutput(
+        video=str(best.video),
+        music=str(best.music) if best.music.is_file() else None,
+        sidecar=str(best.video.with_suffix(".json")),
+        files=files,
+        recipe=request.recipe,
+        seed=best.seed,
+        seconds=round(span["end"] - span["start"], 3),
+        tags=dict(result.tags),
+        cuts=_cuts_output(record["alignment"]),
+        candidates=[
+            CandidateOutput(seed=each.seed, video=str(each.video), sync_score=each.sync) for each in result.candidates
+        ],
+        warnings=list(record["warnings"]),
+    )
+
+
+def _cuts_output(alignment: Mapping[str, Any] | None) -> CutsOutput | None:
+    if alignment is None or alignment["hits"] is None:
+        return None
+    hits, chance = (alignment[name] * alignment["n"] for name in ("hits", "chance"))
+    return CutsOutput(cuts=alignment["n"], met=round(hits), by_chance=round(chance, 2))
+
+
+def _description(recipe: Path) -> str:
+    """Return the text at the head of a recipe, without commands and their flags."""
+    lines: list[str] = []
+    for line in recipe.read_text(encoding="utf-8").splitlines()[1:]:
+        if not line.startswith("#"):
+            break
+        lines.append(_SENTENCE_WITH_FLAG.sub("", line.lstrip("# ")))
+    text = " ".join(" ".join(lines).split())
+    return text[: text.rfind(".") + 1]  # without the begin of a sentence whose end had a flag

@@ -18,6 +18,7 @@ import yaml
 
 import v2m
 from tests.conftest import EXAMPLE
+from tests.fixtures.certificates import make_signer
 from tests.fixtures.import_graph import package_graph
 from v2m.cli import score
 from v2m.core import errors
@@ -136,6 +137,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "data").symlink_to(ROOT / "data")
     for name in ("tune.wav", "clip.mp4", "clip.v2m.wav"):
         (tmp_path / name).touch()
+    make_signer(tmp_path)  # chain.pem, key.pem
     (tmp_path / "song.txt").write_text("[verse]\nla la\n")
     (tmp_path / "my.yaml").write_text((ROOT / "configs/infer/sketch.yaml").read_text())
     plugins = [code for code in blocks(ROOT / "docs/extending.md", "python") if "class " in code]

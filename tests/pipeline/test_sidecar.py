@@ -30,6 +30,7 @@ def test_values_without_json_form_are_refused(tmp_path: Path) -> None:
 
 def test_container_comment_names_the_recipe() -> None:
     assert sidecar.container_comment("vidmuse")["comment"].endswith("recipe vidmuse.")
+    assert sidecar.container_comment("/home/somebody/own.yaml")["comment"].endswith("recipe own.yaml.")
     assert sidecar.container_comment(None)["comment"].endswith("recipe custom.")
 
 

@@ -45,6 +45,7 @@ def test_nested_and_dotted_settings_are_those_of_the_command() -> None:
         {"mix.original": "louder"},
         {"candidates": 1000},
         {"candidates": "9"},
+        {"commercial_safe": "perhaps"},
         {"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": 1}}}}}}}},
     ],
 )
@@ -65,9 +66,10 @@ def test_recipes_by_path_and_unknown_fields_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_valid_request_passes() -> None:
-    valid = request(settings={"tags": {"genres": ["jazz"], "tempo": 120}, "mix.lufs": -16.0, "candidates": 3})
+    settings = {"tags.genres": ["jazz"], "tags.tempo": 120, "mix.lufs": -16.0, "candidates": 3, "commercial_safe": True}
+    valid = request(settings=settings)
     check_request(valid)
-    assert overrides(valid) == {"tags.genres": ["jazz"], "tags.tempo": 120, "mix.lufs": -16.0, "candidates": 3}
+    assert overrides(valid) == settings
 
 
 def test_paths_stay_below_the_folders(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ def build_parser() -> OneLineParser:
     add("--processes", type=int | None, default=None, help=processes)
     add("--shard-samples", type=int, default=100, help="most samples of a shard")
     add("--shard-mb", type=float, default=256.0, help="most megabytes of a shard")
+    safe = "refuse encoders and taggers whose license forbids commercial use, or is not known"
+    add("--commercial-safe", action="store_true", help=safe)
     add("--quiet", action="store_true", help="show no progress")
     add("--debug", action="store_true", help="show where an error came from")
     add_fields(parser, PrepareConfig, CONFIG_FIELDS)
@@ -54,6 +56,8 @@ def run(argv: Sequence[str]) -> str:
         tagger = parser.instantiate(args).tagger
     except (ValueError, TypeError) as error:
         raise UsageError(flatten_message(str(error))) from error
+    if args.commercial_safe:
+        prepare.check_licenses(config, as_tagger(tagger))
     inputs = [Path(path) for path in args.inputs]
     videos = sources.discover_music(inputs) if config.unpaired else sources.discover_videos(inputs)
     job = prepare.PrepareJob(

@@ -18,6 +18,7 @@ from v2m.core.arguments import OneLineParser, to_plain
 from v2m.core.errors import UsageError
 from v2m.core.timing import parse_seconds
 from v2m.core.types import Controls, InpaintRequest
+from v2m.media.c2pa_manifest import C2paCredentials
 from v2m.pipeline import batch
 from v2m.pipeline.outputs import printable
 from v2m.pipeline.recipes import DEFAULT_RECIPE, Recipe, add_recipe_arguments, build_recipe, recipe_path
@@ -42,6 +43,7 @@ class Arguments:
     recipe: Recipe
     controls: Controls
     extras: Extras
+    c2pa: C2paCredentials | None
 
 
 def build_parser(recipe: str = DEFAULT_RECIPE) -> OneLineParser:
@@ -71,6 +73,8 @@ def build_parser(recipe: str = DEFAULT_RECIPE) -> OneLineParser:
     add("--midi", action="store_true", help="also write the score as a Standard MIDI File")
     add("--markers", nargs="?", const="edl", choices=["edl", "otio"], help="also write sections and hits for an editor")
     add("--report", action="store_true", help="also draw thumbnails, waveform, cuts, beats, sections and loudness")
+    c2pa = "sign the video with a C2PA manifest, by a certificate and its private key (PEM files)"
+    add("--c2pa", nargs=2, default=None, type=str, metavar=("CERT", "KEY"), help=c2pa)
     add("--overwrite", action="store_true", help="replace files that exist")
     add("--quiet", action="store_true", help="show no progress")
     add("--debug", action="store_true", help="show where an error came from")
@@ -97,7 +101,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         for part in parts:
             part.init_args.low_memory = True
     choices = config.clone(with_meta=False)
-    for key in ("videos", "out", "overwrite", "quiet", "debug", "config", "print_config", "recipe", "lyrics"):
+    for key in ("videos", "out", "overwrite", "quiet", "debug", "config", "print_config", "recipe", "lyrics", "c2pa"):
         choices.pop(key, None)
     if config.print_config:
         sys.stdout.write(parser.dump(choices, skip_validation=True))
@@ -107,16 +111,18 @@ def parse(argv: Sequence[str]) -> Arguments:
     recipe = build_recipe(recipe_name, parser, config)
     controls = _build_controls(config)
     source = controls.inpaint.source_path if controls.inpaint else None
+    credentials = _read_credentials(config.c2pa)
     settings = {
         **to_plain(choices),
         "reference_sha256": [sha256_file(path) for path in controls.reference],
         "melody_sha256": sha256_file(controls.melody) if controls.melody else None,
         "inpaint_source_sha256": sha256_file(source) if source else None,
+        "c2pa_certificate_sha256": credentials.sha256() if credentials else None,
     }
     extras = Extras(config.stems, config.midi, config.markers, config.report, config.wav)
     videos, out = tuple(map(Path, config.videos)), Path(config.out) if config.out else None
     recipe = replace(recipe, settings=settings)
-    return Arguments(videos, out, config.overwrite, config.quiet, config.debug, recipe, controls, extras)
+    return Arguments(videos, out, config.overwrite, config.quiet, config.debug, recipe, controls, extras, credentials)
 
 
 def _find_recipe(argv: Sequence[str]) -> str:
@@ -142,6 +148,17 @@ def _read_lyrics(config: Namespace) -> None:
     if not config.tags.lyrics.strip():
         raise UsageError(f"{config.lyrics!r} holds no words")
     config.tags.vocals = True
+
+
+def _read_credentials(files: Sequence[str] | None) -> C2paCredentials | None:
+    if files is None:
+        return None
+    for name in files:
+        if not Path(name).is_file():
+            raise UsageError(f"c2pa {name!r}: no such file")
+    credentials = C2paCredentials(*map(Path, files))
+    credentials.validate()  # once, before the first of many videos
+    return credentials
 
 
 def _build_controls(config: Namespace) -> Controls:
@@ -188,7 +205,8 @@ def _run(argv: Sequence[str]) -> str | int:
         return _run_batch(request, batch.find_videos(request.videos))
     result = batch.score_one(
         first, request.out, recipe=request.recipe, controls=request.controls, extras=request.extras,
-        overwrite=request.overwrite, stages=progress.no_progress if request.quiet else progress.tqdm_progress,
+        c2pa=request.c2pa, overwrite=request.overwrite,
+        stages=progress.no_progress if request.quiet else progress.tqdm_progress,
     )  # fmt: skip
     for warning in result.metadata.warnings:
         sys.stderr.write(f"warning: {with_flags(warning, FLAGS)}\n")
@@ -214,8 +232,9 @@ def _run_batch(request: Arguments, paths: Sequence[Path]) -> int:
 
     rows: list[batch.VideoResult] = []
     results = batch.process_videos(
-        paths, request.out, request.recipe, request.overwrite, controls=request.controls, extras=request.extras
-    )
+        paths, request.out, request.recipe, request.overwrite, controls=request.controls, extras=request.extras,
+        c2pa=request.c2pa,
+    )  # fmt: skip
     try:
         for row in tqdm(results, total=len(paths), desc="videos", unit="video", disable=request.quiet or None):
             rows.append(row._replace(detail=with_flags(row.detail, FLAGS, row.code)))

@@ -29,6 +29,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "mcp": ("mcp", "mcp_types", "anyio"),
     "separation": ("demucs",),
     "quantized": ("bitsandbytes", "accelerate"),
+    "provenance": ("c2pa", "cryptography"),
+    "watermark": ("audioseal",),
 }
 
 # audiocraft pins a torch of 2023. uv lifts the pins of a dependency group; pip needs its requirements by name.
@@ -49,6 +51,10 @@ INSTALL_MUSICNN = (
 
 class UsageError(ValueError):
     """A command that cannot be done: a wrong option, an input that is not there, an output that is."""
+
+
+class LicenseError(UsageError):
+    """Commercial use was asked for, and the license of a component forbids it or is not known."""
 
 
 class InvalidInputError(ValueError):

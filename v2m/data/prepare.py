@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from v2m.core import errors
 from v2m.core.errors import DependencyError, InvalidInputError, UsageError
+from v2m.core.licenses import check_commercial_use
 from v2m.core.protocols import Tagger
 from v2m.data import progress_log, writer
 from v2m.data.config import PrepareConfig
@@ -35,6 +36,7 @@ from v2m.data.sources import Source
 
 if TYPE_CHECKING:
     from v2m.data.encode import SampleEncoder
+    from v2m.taggers.base import TaggerBase
 
 LOG_INTERVAL_S = 60.0  # between two lines of progress in a log
 MAX_PROCESSES, CORES_PER_PROCESS = 4, 4  # by default: each process holds all encoders, and uses threads
@@ -62,6 +64,15 @@ class PrepareJob:
         problems = [f"{name} {value:g} must be above 0" for name, value in counts.items() if not value > 0]
         if problems:
             raise UsageError("; ".join(problems))
+
+
+def check_licenses(config: PrepareConfig, tagger: TaggerBase) -> None:
+    """Raise LicenseError where a license of encoders or tagger forbids commercial use, or is unknown."""
+    from v2m.data.encode import component_names
+    from v2m.pretrained.licenses import model_component
+
+    models = [model_component(kind.replace("_", " "), name, kind) for kind, name in component_names(config).items()]
+    check_commercial_use([*models, *([] if config.unpaired else tagger.components())])
 
 
 def prepare(sources: Sequence[Source], job: PrepareJob) -> tuple[Manifest, list[PrepareRecord]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from v2m.core.lazy_model import LazyModel
+from v2m.core.licenses import LicensedComponent
 from v2m.core.progress import sub_progress
 from v2m.core.protocols import MusicGenerator
 from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
@@ -26,11 +27,17 @@ class GeneratorBase:
     """Out of "stems", "midi", "vocals" and the fields of `Controls`; a request beyond it is refused first."""
     weights: tuple[WeightsInfo, ...] = ()
     """Models that took part, for the sidecar."""
+    digital_source: str = "trainedAlgorithmicMedia"
+    """IPTC's digital source type of the music; "algorithmicMedia" where nothing was learned."""
 
     @property
     def class_name(self) -> str:
         """Name of the class that the user has chosen."""
         return type(self).__name__
+
+    def components(self, controls: Controls) -> list[LicensedComponent]:
+        """Return the models and sound banks that take part, with their licenses; known before any is fetched."""
+        return [LicensedComponent("generator", self.class_name, None, statement="give its class a method `components`")]
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
         """Fetch missing weights and refuse options that this generator cannot follow, before any work.
@@ -120,8 +127,8 @@ class _ExternalGenerator(GeneratorBase):
 
     def __init__(self, plugin: MusicGenerator) -> None:
         self.plugin = plugin
-        methods = ("prepare", "validate_video", "generate_batch", "audio_bytes", "release")
-        for name in ("capabilities", "weights", *methods):
+        methods = ("components", "prepare", "validate_video", "generate_batch", "audio_bytes", "release")
+        for name in ("capabilities", "weights", "digital_source", *methods):
             if hasattr(plugin, name):
                 setattr(self, name, getattr(plugin, name))
         self.generate = plugin.generate

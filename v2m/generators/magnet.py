@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from v2m.core.lazy_model import choose_device
+from v2m.core.licenses import LicensedComponent
 from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video
 from v2m.generators.base import ModelGenerator
 from v2m.generators.options import MagnetSampling
@@ -42,6 +43,12 @@ class Magnet(ModelGenerator):
     ) -> None:
         super().__init__(device, keep_loaded=keep_loaded, oom_hint=OOM_HINT)
         self.model, self.sampling, self.stride = model, sampling or MagnetSampling(), stride
+
+    def components(self, controls: Controls) -> list[LicensedComponent]:
+        """Return the model, with its license; it names its text encoder once it is loaded."""
+        from v2m.pretrained.licenses import checkpoint_components
+
+        return checkpoint_components(self.model)
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
         """Fetch missing weights; check sampling and stride against the model."""

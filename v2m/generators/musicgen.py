@@ -14,6 +14,7 @@ from typing import Any
 
 from v2m.core.errors import UsageError
 from v2m.core.lazy_model import choose_device
+from v2m.core.licenses import LicensedComponent
 from v2m.core.types import Audio, Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.base import ModelGenerator
 from v2m.generators.options import DecoderName, LMPrecision, WindowOptions
@@ -81,6 +82,12 @@ class MusicGen(ModelGenerator):
         self._separator: WeightsInfo | None = None  # of the melody's stems
         style = None if style is None else Path(style)
         self.style, self.use_text = StyleOptions(style, style_start, style_seconds, eval_q), use_text
+
+    def components(self, controls: Controls) -> list[LicensedComponent]:
+        """Return the model and what it needs, with their licenses."""
+        from v2m.pretrained.licenses import checkpoint_components, multiband_components
+
+        return checkpoint_components(self.model) + multiband_components(self.decoder)
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
         """Fetch missing weights; check the melody, and the window against that of the training."""

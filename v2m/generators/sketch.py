@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from v2m.core.errors import DependencyError, UsageError
+from v2m.core.licenses import LicensedComponent
 from v2m.core.progress import ignore_progress, sub_progress
 from v2m.core.timing import seconds_to_samples
 from v2m.core.types import Audio, Controls, InpaintRequest, ProgressFn, Section, Soundtrack, Tags, Video
@@ -39,6 +40,7 @@ class Sketch(GeneratorBase):
     """
 
     capabilities = frozenset({"stems", "midi", "inpaint"})
+    digital_source = "algorithmicMedia"
 
     def __init__(
         self, style: str | None = None, soundfont: str | None = None, sample_rate: int = 48000, reverb: float = 1.0
@@ -52,6 +54,12 @@ class Sketch(GeneratorBase):
         if find_spec("_v2m_tinysoundfont") is None:
             raise DependencyError("the synthesizer that v2m's wheel carries is missing: `uv sync`, or `pip install .`")
         self.style, self.soundfont, self.sample_rate, self.reverb = style, soundfont, sample_rate, reverb
+
+    def components(self, controls: Controls) -> list[LicensedComponent]:
+        """Return the SoundFont: all else is code of v2m."""
+        from v2m.pretrained.licenses import soundfont_component
+
+        return [soundfont_component(self._soundfont_path)]
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
         """Raise UsageError where an inpainting source's sidecar does not say how Sketch wrote it."""

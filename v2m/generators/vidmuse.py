@@ -10,6 +10,7 @@ from typing import Any
 
 from v2m.core.errors import UsageError
 from v2m.core.lazy_model import choose_device
+from v2m.core.licenses import LicensedComponent
 from v2m.core.types import Controls, ProgressFn, SamplingConfig, Soundtrack, Tags, Video
 from v2m.generators.base import ModelGenerator
 from v2m.generators.musicgen import OOM_HINT
@@ -60,6 +61,12 @@ class VidMuse(ModelGenerator):
         self._add_capabilities(model)
         self.precision: LMPrecision | None = precision or ("int8" if low_memory else None)
         self.decoder: DecoderName = decoder
+
+    def components(self, controls: Controls) -> list[LicensedComponent]:
+        """Return the model and what it needs, with their licenses."""
+        from v2m.pretrained.licenses import checkpoint_components, multiband_components
+
+        return checkpoint_components(self.model) + multiband_components(self.decoder)
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
         """Fetch missing weights; check for a visual conditioner, and the window against that of the training."""

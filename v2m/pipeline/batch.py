@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from v2m.core import errors
 from v2m.core.atomic import claim, name_outputs
 from v2m.core.errors import InvalidInputError, UsageError
+from v2m.core.types import Controls
 from v2m.media.folder import FOLDER_SUFFIXES, is_folder_video
 from v2m.media.video import VIDEO_SUFFIXES
-from v2m.pipeline import sidecar
+from v2m.pipeline import licensing, sidecar
 from v2m.pipeline.outputs import printable
 from v2m.pipeline.recipes import Recipe
 from v2m.pipeline.result import ScoreResult
@@ -71,6 +72,7 @@ def process_videos(
         if not out.is_dir() and (out.exists() or out.suffix.lower() in VIDEO_SUFFIXES):
             raise UsageError(f"`out` {str(out)!r} names a file: several videos need a folder")
         out.mkdir(parents=True, exist_ok=True)
+    licensing.check_recipe(recipe, *recipe.plugins, options.get("controls") or Controls())
     names = name_outputs({path: out or path.parent for path in paths})
     claimed: list[Path] = []
     for path in chain(paths, claimed):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 import v2m
 from v2m.core.arguments import OneLineParser, add_fields, flatten_message, to_plain
@@ -15,9 +15,11 @@ from v2m.core.errors import UsageError
 from v2m.core.protocols import MusicGenerator, Tagger
 from v2m.core.timing import Seconds
 from v2m.core.types import Tags
+from v2m.generators.base import GeneratorBase, as_generator
 from v2m.media.video import Limits
 from v2m.mixing.mixer import MixConfig
 from v2m.pipeline.ranking import RankBy
+from v2m.taggers.base import TaggerBase, as_tagger
 
 DEFAULT_RECIPE = "sketch"
 COMPONENTS = ("generator", "tagger")
@@ -36,6 +38,8 @@ class Recipe:
         align_to_cuts: Move music whose beats are not planned onto the cuts.
         start: Second of the video where the music begins, or 1:02.5 or 00:01:02.5.
         end: Second of the video where the music ends.
+        watermark: Hide AudioSeal's watermark, which v2m can find again, in the music of the video.
+        commercial_safe: Refuse models and sound banks whose license forbids commercial use, or is not known.
         settings: The plain values from which all of it was built, for the sidecar.
     """
 
@@ -51,12 +55,23 @@ class Recipe:
     align_to_cuts: bool = True
     start: Seconds | None = None
     end: Seconds | None = None
+    watermark: bool = False
+    commercial_safe: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def seeds(self) -> range:
         """Seeds of the candidates."""
         return range(self.seed, self.seed + self.candidates)
+
+    @property
+    def plugins(self) -> tuple[TaggerBase, GeneratorBase]:
+        """Tagger and generator with their optional methods; HeuristicTagger and Sketch where none is named."""
+        from v2m.generators.sketch import Sketch
+        from v2m.taggers.heuristic import HeuristicTagger
+
+        tagger = HeuristicTagger() if self.tagger is None else self.tagger
+        return as_tagger(tagger), as_generator(Sketch() if self.generator is None else self.generator)
 
     def overridden_by(self, **values: Any) -> Recipe:
         """Return a copy with those of `values` that are not None, and `settings` that say so."""
@@ -93,6 +108,10 @@ def recipe_path(name: str) -> Path:
 def add_recipe_arguments(parser: ArgumentParser) -> None:
     """Add every option that a recipe may set."""
     add_fields(parser, Recipe, ("seed", "candidates", "rank_by", "align_to_cuts", "start", "end"))
+    mark = "hide AudioSeal's watermark in the music of the video (needs the extra watermark)"
+    parser.add_argument("--watermark", action=ActionYesNo(no_prefix="no-"), default=False, help=mark)
+    safe = "refuse models and sound banks whose license forbids commercial use, or is not known"
+    parser.add_argument("--commercial-safe", action=ActionYesNo(no_prefix="no-"), default=False, help=safe)
     parser.add_subclass_arguments(Tagger, "tagger", required=True)
     parser.add_subclass_arguments(MusicGenerator, "generator", required=True)
     parser.add_class_arguments(Tags, "tags")

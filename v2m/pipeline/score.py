@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,20 @@ from v2m.core.errors import UsageError
 from v2m.core.progress import StageProgress, capture_warnings, no_progress
 from v2m.core.protocols import MusicGenerator, Tagger
 from v2m.core.types import Controls, InpaintRequest, ProgressFn, Soundtrack, Tags, Video
-from v2m.generators.base import GeneratorBase, as_generator
+from v2m.generators.base import GeneratorBase
 from v2m.media import audio, video
+from v2m.media.c2pa_manifest import C2paCredentials, MusicOrigin, sign, signed_format
 from v2m.media.stream_plan import StreamPlan
 from v2m.media.video import Limits
 from v2m.mixing import mixer
 from v2m.mixing.mixer import MixConfig
-from v2m.pipeline import sidecar, space
+from v2m.pipeline import licensing, marking, sidecar, space
 from v2m.pipeline.inpaint_source import resolve_inpaint_source
 from v2m.pipeline.outputs import Outputs
 from v2m.pipeline.ranking import RankBy, prepare_ranking, rank_candidates
-from v2m.pipeline.recipes import Recipe, load_recipe
+from v2m.pipeline.recipes import Recipe, list_recipes, load_recipe
 from v2m.pipeline.result import Candidate, Extras, ResultMetadata, ScoreResult
-from v2m.taggers.base import TaggerBase, as_tagger
+from v2m.taggers.base import TaggerBase
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,9 @@ def score_video(
     align_to_cuts: bool | None = None,
     start: float | None = None,
     end: float | None = None,
+    watermark: bool | None = None,
+    commercial_safe: bool | None = None,
+    c2pa: C2paCredentials | None = None,
     overwrite: bool = False,
     stages: StageProgress = no_progress,
 ) -> ScoreResult:
@@ -76,22 +80,24 @@ def score_video(
         align_to_cuts: Move music whose generator plans no beats onto the cuts; True by default.
         start: Second of the video at which the music begins.
         end: Second of the video at which the music ends.
+        watermark: Hide AudioSeal's watermark in the music of the video; files of `extras` are without it.
+        commercial_safe: Refuse models and sound banks whose license forbids commercial use, or is not known.
+        c2pa: Certificate and key by which the written video is signed with a C2PA manifest.
         overwrite: Replace existing files.
         stages: Shows progress.
 
     Raises:
         InvalidInputError: The input is not a video that can be scored.
-        UsageError: The output exists, is the input, or an argument is out of range.
+        UsageError: The output exists, is the input, or an argument is out of range; LicenseError, which is one, where
+            `commercial_safe` refuses a component.
         DependencyError: ffmpeg, a package or weights are missing.
         OSError: The disk is full or the folder is not writable.
     """
-    from v2m.generators.sketch import Sketch
-    from v2m.taggers.heuristic import HeuristicTagger
-
     recipe = load_recipe(recipe) if isinstance(recipe, str) else recipe or Recipe()
     recipe = recipe.overridden_by(
         tagger=tagger, generator=generator, tags=tags, mix=mix, limits=limits, seed=seed, candidates=candidates,
-        rank_by=rank_by, align_to_cuts=align_to_cuts, start=start, end=end,
+        rank_by=rank_by, align_to_cuts=align_to_cuts, start=start, end=end, watermark=watermark,
+        commercial_safe=commercial_safe,
     )  # fmt: skip
     recipe = replace(recipe, mix=replace(recipe.mix, start=recipe.start, end=recipe.end))
     controls, extras = controls or Controls(), extras or Extras()
@@ -99,12 +105,16 @@ def score_video(
         values = f"{recipe.candidates} and {recipe.seed}"
         raise UsageError(f"candidates must be 1 or more and the seed 0 or more, not {values}")
     prepare_ranking(recipe.rank_by, recipe.candidates)
-    the_tagger = as_tagger(HeuristicTagger() if recipe.tagger is None else recipe.tagger)
-    the_generator = as_generator(Sketch() if recipe.generator is None else recipe.generator)
+    the_tagger, the_generator = recipe.plugins
     _refuse_unsupported(the_generator, extras, controls)
+    licensing.check_recipe(recipe, the_tagger, the_generator, controls)
+    if c2pa is not None:
+        c2pa.validate()
     clock = _StageClock()
     clip = video.open(path, recipe.limits)
     target = _output_path(clip, None if out is None else Path(out))
+    if c2pa is not None:
+        signed_format(target)
     outputs = Outputs.plan(clip, target, extras, overwrite, recipe.seeds if recipe.candidates > 1 else ())
     try:
         section = clip.crop(recipe.start, recipe.end)
@@ -116,7 +126,7 @@ def score_video(
     space.check_before_work(
         clip, section, the_generator, plan=plan, recipe=recipe, extras=extras, folder=outputs.folder
     )
-    job = _Job(clip, section, plan, outputs, recipe, the_tagger, the_generator, controls, extras, stages, clock)
+    job = _Job(clip, section, plan, outputs, recipe, the_tagger, the_generator, controls, extras, c2pa, stages, clock)
     with capture_warnings() as warnings:
         final_tags, ranked = job.compose()
     return job.write(final_tags, ranked, warnings)
@@ -144,6 +154,7 @@ class _Job:
     generator: GeneratorBase
     controls: Controls
     extras: Extras
+    c2pa: C2paCredentials | None
     stages: StageProgress
     clock: _StageClock
 
@@ -154,6 +165,9 @@ class _Job:
         self.generator.validate_video(self.section, self.controls)
         if not hints.is_complete:
             self.tagger.prepare()
+        if self.recipe.watermark:
+            marking.prepare()
+        licensing.check_loaded(self.recipe, self.tagger, self.generator)
         with self.stages("Analyzing the picture") as progress:
             tags = hints if hints.is_complete else self.tagger.merged_tags(self.section, hints, progress)
         self.tagger.release()  # two models rarely fit side by side
@@ -191,23 +205,38 @@ class _Job:
         with self.outputs.staged() as staged:
             with self.stages("Mixing and writing") as progress:
                 comment = sidecar.container_comment(self.recipe.name)
-                music = best.soundtrack.audio
+                marked = marking.embed(best.soundtrack.audio) if self.recipe.watermark else None
+                music = best.soundtrack.audio if marked is None else marked.audio
                 report = mixer.mix(self.clip, music, staged.video, self.recipe.mix, comment, False, progress)
                 for other in others:
                     audio.save(other.soundtrack.audio, staged.wav(other.seed))
                     if self.extras.report:
                         _plot(staged.report(other.seed), self.section, other.soundtrack)
                 _write_extras(staged, self.extras, self.section, best.soundtrack)
+                watermark = None if marked is None else marked.read_back(staged.video)
+                manifest = self._sign(staged)
             self.clock.lap("mix")
             record = sidecar.build(
                 clip=self.clip, section=self.section, outputs=self.outputs, staged=staged, tagger=self.tagger,
                 generator=self.generator, recipe=self.recipe, tags=tags, candidates=ranked, mix=report,
-                warnings=warnings,
+                warnings=warnings, licenses=self._licenses(), watermark=watermark, c2pa=manifest,
             )  # fmt: skip
             sidecar.write(record, staged.sidecar)
         notes, settings = tuple(record["warnings"]), record["settings"]
         metadata = ResultMetadata(self.recipe.name, best.seed, settings, self.clock.laps, notes)
         return ScoreResult(self.outputs.video, tags, best.soundtrack, metadata, tuple(ranked), record)
+
+    def _sign(self, staged: Outputs) -> Mapping[str, Any] | None:
+        """Sign the staged video, and return what its manifest says; None where no signature was asked for."""
+        licensing.check_loaded(self.recipe, self.tagger, self.generator)
+        if self.c2pa is None:
+            return None
+        recipe = self.recipe.name if self.recipe.name in list_recipes() else None
+        return sign(staged.video, self.clip.path, self.c2pa, MusicOrigin(self.generator.digital_source, recipe))
+
+    def _licenses(self) -> list[dict[str, Any]]:
+        components = licensing.recipe_components(self.recipe, self.tagger, self.generator, self.controls)
+        return [component.to_dict() for component in components]
 
 
 def inpaint(

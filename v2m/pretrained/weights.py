@@ -69,12 +69,12 @@ def fetch(
             raise DependencyError(message)
         names = match_files(remote.sizes, [*patterns, MODEL_CARD])
         download_size = sum(remote.sizes[name] for name in names)
-        folder = hub.download(remote, names, _license_name(remote.card) or license)
+        folder = hub.download(remote, names, license_name(remote.card) or license)
     except hub.HubError as error:
         size = "" if download_size is None else f" ({format_bytes(download_size)})"
         where = f"put its files into {checkpoint_folders()[0] / Path(repo).name}, or give the folder that has them"
         raise DependencyError(f"weights {repo}{size} cannot be fetched: {error}; or {where}", repo) from error
-    return WeightsInfo(name, folder, folder.name, _card_license(folder) or license)
+    return WeightsInfo(name, folder, folder.name, card_license(folder) or license)
 
 
 def find_local(name: str, patterns: Sequence[str], *, license: str | None = None) -> WeightsInfo | None:
@@ -83,12 +83,12 @@ def find_local(name: str, patterns: Sequence[str], *, license: str | None = None
     Raises DependencyError where a folder of that name lacks files, UsageError where `name` can be neither a folder nor
     a repository.
     """
-    folder = _find_folder(name)
+    folder = find_folder(name)
     if folder is not None:
         absent = _missing_files(folder, patterns)
         if absent:
             raise DependencyError(f"{str(folder)!r} lacks {', '.join(absent)}: complete that folder, or move it away")
-        return WeightsInfo(name, folder, _folder_revision(folder), _card_license(folder) or license)
+        return WeightsInfo(name, folder, _folder_revision(folder), card_license(folder) or license)
     if (path := Path(name).expanduser()).is_file():
         raise DependencyError(f"{name!r} is a file: give the folder that holds it, {str(path.parent)!r}")
     if path.suffix in WEIGHT_SUFFIXES:
@@ -105,7 +105,7 @@ def find_local(name: str, patterns: Sequence[str], *, license: str | None = None
     folder, repo_files = cached
     if _missing_files(folder, patterns) or not set(match_files(repo_files, patterns)) <= set(_list_files(folder)):
         return None
-    return WeightsInfo(name, folder, folder.name, _card_license(folder) or license)
+    return WeightsInfo(name, folder, folder.name, card_license(folder) or license)
 
 
 def announce_license(weights: WeightsInfo) -> None:
@@ -148,7 +148,8 @@ def unmatched(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     return [pattern for pattern in patterns if not pattern.endswith("|") and not match_files(names, [pattern])]
 
 
-def _card_license(folder: Path) -> str | None:
+def card_license(folder: Path) -> str | None:
+    """Return the license that a folder's model card states."""
     import yaml
 
     try:
@@ -157,7 +158,7 @@ def _card_license(folder: Path) -> str | None:
         card = yaml.safe_load(front[1]) if front else None
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    return _license_name(card) if isinstance(card, dict) else None
+    return license_name(card) if isinstance(card, dict) else None
 
 
 def sha256_files(folder: Path) -> dict[str, str]:
@@ -183,7 +184,8 @@ def sha256_files(folder: Path) -> dict[str, str]:
     return hashes
 
 
-def _find_folder(name: str) -> Path | None:
+def find_folder(name: str) -> Path | None:
+    """Return the local folder of weights: as given, carried by v2m, or below `checkpoint_folders`."""
     plain = Path(name).expanduser()
     if name and plain.is_dir():
         return plain
@@ -236,8 +238,8 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, f"{pattern}*" if pattern.endswith("/") else pattern)
 
 
-def _license_name(card: dict[str, Any]) -> str | None:
-    """The license in a model card's data; "other" stands for a name of the authors' own."""
+def license_name(card: dict[str, Any]) -> str | None:
+    """Return the license in a model card's data; "other" stands for a name of the authors' own."""
     license = card.get("license")
     if license == "other":
         license = card.get("license_name") or license

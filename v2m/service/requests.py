@@ -21,7 +21,10 @@ from v2m.pipeline.job_runner import Job
 from v2m.pipeline.recipes import COMPONENTS, DEFAULT_RECIPE, list_recipes, load_recipe
 from v2m.pipeline.result import Extras
 
-FREE_SETTINGS = ("tags", "mix", "seed", "candidates", "rank_by", "align_to_cuts", "start", "end")
+FREE_SETTINGS = (
+    *("tags", "mix", "seed", "candidates", "rank_by", "align_to_cuts", "start", "end"),
+    *("watermark", "commercial_safe"),
+)
 MAX_CANDIDATES = 10
 MAX_TEXT = 10_000  # characters of one value
 MAX_SETTINGS = 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from v2m.core.licenses import LicensedComponent
 from v2m.core.protocols import Tagger
 from v2m.core.types import ProgressFn, Tags, Video, WeightsInfo
 
@@ -21,6 +22,15 @@ class TaggerBase:
     """Models that took part, for the sidecar."""
     device: str = "cpu"
     """Device of the model; "auto" lets each rank of a distributed run set its own."""
+
+    @property
+    def class_name(self) -> str:
+        """Name of the class that the user has chosen."""
+        return type(self).__name__
+
+    def components(self) -> list[LicensedComponent]:
+        """Return the models that take part, with their licenses; known before any is fetched."""
+        return [LicensedComponent("tagger", self.class_name, None, statement="give its class a method `components`")]
 
     def prepare(self) -> None:
         """Fetch missing weights before any work."""
@@ -55,10 +65,14 @@ class _ExternalTagger(TaggerBase):
 
     def __init__(self, plugin: Tagger) -> None:
         self.plugin = plugin
-        for name in ("merges_hints", "weights", "device", "prepare", "measure", "describe", "release"):
+        for name in ("merges_hints", "weights", "device", "components", "prepare", "measure", "describe", "release"):
             if hasattr(plugin, name):
                 setattr(self, name, getattr(plugin, name))
         self.tag = plugin.tag
+
+    @property
+    def class_name(self) -> str:
+        return type(self.plugin).__name__
 
     def set_device(self, device: str) -> None:
         self.device = self.plugin.device = device  # type: ignore[attr-defined]

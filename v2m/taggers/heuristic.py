@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from v2m.core.errors import UsageError
+from v2m.core.licenses import LicensedComponent
 from v2m.core.timing import mean_rate
 from v2m.core.types import ProgressFn, Tags, Video, VisualFeatures, filter_unwanted
 from v2m.taggers.base import TaggerBase
@@ -184,6 +185,10 @@ class HeuristicTagger(TaggerBase):
         if unknown or not genres:
             raise UsageError(f"genres {list(genres)!r}: the heuristic tagger chooses from {', '.join(GENRES)}")
         self.genres = tuple(genres)
+
+    def components(self) -> list[LicensedComponent]:
+        """Return none: it is code of v2m alone."""
+        return []
 
     def tag(self, video: Video, hints: Tags, progress: ProgressFn | None = None) -> Tags:
         """Tags from the picture. Those left open by `hints` follow the hinted genre, where it is known here."""

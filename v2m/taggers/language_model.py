@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from v2m.core.errors import UsageError
 from v2m.core.lazy_model import LazyModel, choose_device
+from v2m.core.licenses import LicensedComponent
 from v2m.core.protocols import Tagger
 from v2m.core.types import ProgressFn, Tags, Video, WeightsInfo, filter_unwanted
 from v2m.pretrained.weights import announce_license, fetch
@@ -110,6 +111,13 @@ class LanguageModel(TaggerBase):
     def weights(self) -> tuple[WeightsInfo, ...]:  # type: ignore[override]  # of two models
         """Weights of both models."""
         return (*self.captioner.weights, *self._chat_weights)
+
+    def components(self) -> list[LicensedComponent]:
+        """Return both models, with their licenses."""
+        from v2m.pretrained.licenses import model_component
+
+        repository, *_ = MODELS.get(self.model.lower(), (self.model,))
+        return [*self.captioner.components(), model_component("chat model", repository, "tagger.model")]
 
     def prepare(self) -> None:
         """Fetch missing weights of both models; one line on stderr names the chat model's license.

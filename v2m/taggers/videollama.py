@@ -18,6 +18,7 @@ import numpy as np
 
 from v2m.core.errors import UsageError
 from v2m.core.lazy_model import LazyModel, choose_device
+from v2m.core.licenses import LicensedComponent
 from v2m.core.timing import sample_frames
 from v2m.core.types import Pixels, ProgressFn, Tags, Video, WeightsInfo
 from v2m.pretrained.weights import fetch
@@ -94,6 +95,12 @@ class VideoLLaMA3(TaggerBase):
         self.max_new_tokens = max_new_tokens
         self.weights: tuple[WeightsInfo, ...] = ()
         self._lazy_model: LazyModel[Any] = LazyModel(self._load, OOM_HINT)
+
+    def components(self) -> list[LicensedComponent]:
+        """Return the model, with its license."""
+        from v2m.pretrained.licenses import model_component
+
+        return [model_component("tagger", self.model, "tagger.model")]
 
     def prepare(self) -> None:
         """Fetch missing weights.

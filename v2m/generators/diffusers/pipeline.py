@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from v2m.core.errors import UsageError
 from v2m.core.lazy_model import choose_device
+from v2m.core.licenses import LicensedComponent
 from v2m.core.progress import ignore_progress
 from v2m.core.prompts import warn_if_empty
 from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video
@@ -69,6 +70,12 @@ class DiffusersGenerator(ModelGenerator):
             raise UsageError("; ".join(problems))
         self.model, self.steps, self.cfg_scale, self.melody_strength = model, steps, cfg_scale, melody_strength
         self.meter, self.vocal_language, self._low_memory = meter, vocal_language, low_memory
+
+    def components(self, controls: Controls) -> list[LicensedComponent]:
+        """Return the model, whose folder has text encoder and autoencoder, with its license."""
+        from v2m.pretrained.licenses import model_component
+
+        return [model_component("generator", self.model, "generator.model")]
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
         """Fetch missing weights, show their license on stderr, and check that the model supports the request."""

@@ -17,6 +17,7 @@ from v2m.mappings import stable_audio
 from v2m.mappings.stable_audio import StableAudioConfig
 from v2m.mappings.state_dict_map import truncate_list
 from v2m.pretrained.codecs.oobleck import OobleckAutoencoder
+from v2m.pretrained.licenses import CLAP_LICENSE
 from v2m.pretrained.safe_load import check_finite, load_strict, read_json, read_pickle, read_safetensors
 from v2m.pretrained.text import ClapTextEncoder
 from v2m.pretrained.weights import checkpoint_folders, fetch
@@ -26,7 +27,6 @@ SUFFIXES = {".ckpt", ".safetensors"}  # as trained; and as the trainer exports i
 DEFAULT_NAME = "sonique"
 PAGE = "github.com/zxxwxyyy/sonique"
 LICENSE = "MIT (of the repository; the archive of weights names none)"
-CLAP_LICENSE = "CC0-1.0"
 TOKENIZER_FILES = ("tokenizer.json|vocab.json", "tokenizer.json|merges.txt")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from v2m.core.errors import UsageError
 from v2m.core.lazy_model import choose_device
+from v2m.core.licenses import LicensedComponent
 from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video
 from v2m.generators.base import ModelGenerator
 from v2m.generators.inpaint import InpaintSource, inpaint_metadata
@@ -62,6 +63,14 @@ class Sonique(ModelGenerator):
         self.model, self.tokenizer, self.overlap, self.melody_strength = model, tokenizer, overlap, melody_strength
         self.precision: DiffusionPrecision | None = precision
         self.low_memory, self.batch_size = low_memory, 1 if low_memory else batch_size
+
+    def components(self, controls: Controls) -> list[LicensedComponent]:
+        """Return the model, its text encoder and its tokenizer, with their licenses."""
+        from v2m.pretrained.licenses import CLAP_LICENSE, model_component
+
+        model = model_component("generator", self.model, "generator.model")
+        text_encoder = LicensedComponent("text encoder", "CLAP", CLAP_LICENSE)
+        return [model, text_encoder, model_component("tokenizer", self.tokenizer, "generator.tokenizer")]
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
         """Check that the weights are here, and check overlap and melody."""

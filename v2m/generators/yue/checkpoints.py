@@ -67,6 +67,10 @@ class YuEComponents:
         """Bits of the language models' weights; None leaves them unquantized."""
         return self._bits or (4 if self._low_memory and self.device.type in {"cuda", "cpu"} else None)
 
+    def name(self, component: str) -> str:
+        """Return the folder or repository that was chosen for `component`."""
+        return self._names[component]
+
     def fetch(self, component: str, extra_files: Sequence[str] = ()) -> WeightsInfo:
         if component not in self._weights:
             files, size = COMPONENTS[component].files, COMPONENTS[component].download_size

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from v2m.core.errors import UsageError
+from v2m.core.licenses import LicensedComponent
 from v2m.core.types import Controls, ProgressFn, Soundtrack, Tags, Video, WeightsInfo
 from v2m.generators.base import GeneratorBase
 from v2m.generators.options import YuESampling
@@ -79,6 +80,17 @@ class YuE(GeneratorBase):
             names, device=device, bits=bits, low_memory=low_memory, keep_loaded=keep_loaded
         )
         self._tokenizer_path = tokenizer
+
+    def components(self, controls: Controls) -> list[LicensedComponent]:
+        """Return both language models, the codec and a tokenizer of the user's own, with their licenses."""
+        from v2m.pretrained.licenses import model_component
+
+        names = {"generator": _stage1_component(controls), "second stage": "stage2", "codec": "codec"}
+        parts = [
+            model_component(role, self._components.name(part), f"generator.{part}") for role, part in names.items()
+        ]
+        tokenizer = self._tokenizer_path
+        return parts + ([] if tokenizer is None else [model_component("tokenizer", tokenizer, "generator.tokenizer")])
 
     def prepare(self, tags: Tags, controls: Controls) -> None:
         """Fetch missing weights; check lyrics and references."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,15 +56,29 @@ Event = tuple[int, int, Callable[[], object]]  # sample, rank among events of th
 DEFAULT_SOUNDFONT = Path(__file__).parents[1] / "soundfonts" / "general.sf3"  # made by tools/make_soundfont.py
 SILENCE = -1  # number of the sample of presets that have none for the notes
 _SILENT_SAMPLE = Sample("silence", np.zeros(64, np.int16), (0, 0), 44100, 60, 0)
-DEFAULT_LICENSE = "MIT, parts CC0 and public domain (cut from MuseScore_General_HQ)"
+DEFAULT_LICENSE = "MIT AND CC0-1.0 AND public-domain"  # cut from MuseScore_General_HQ
 
 
 def provenance(soundfont: Path) -> dict[str, str | None]:
     """Return the SoundFont's file name, sha256 and, where it is known, license."""
     with soundfont.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()
-    license_name = DEFAULT_LICENSE if soundfont == DEFAULT_SOUNDFONT else None
-    return {"file": soundfont.name, "sha256": digest, "license": license_name}
+    return {"file": soundfont.name, "sha256": digest, "license": soundfont_license(soundfont)}
+
+
+def soundfont_license(soundfont: Path) -> str | None:
+    """Return the license of a SoundFont as SPDX writes it, None where none is stated.
+
+    It is stated in a file beside it, `NAME.license`, in a line "SPDX-License-Identifier: …" (the REUSE specification).
+    """
+    if soundfont == DEFAULT_SOUNDFONT:
+        return DEFAULT_LICENSE
+    try:
+        text = soundfont.with_name(f"{soundfont.name}.license").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    line = re.search(r"SPDX-License-Identifier:(.*)", text)
+    return line[1].strip() or None if line else None
 
 
 @lru_cache(maxsize=2)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from v2m.core.errors import UsageError
-from v2m.data.module import VideoJob, VideoJobs
+from v2m.data.video_jobs import VideoJob, VideoJobs
 
 
 def touched(folder: Path, *names: str) -> Path:

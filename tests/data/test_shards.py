@@ -103,6 +103,15 @@ def test_missing_shards_and_missing_samples_have_distinct_errors(tmp_path: Path)
         ShardReader(tmp_path)
 
 
+def test_samples_of_a_missing_shard_are_left_out_where_asked(tmp_path: Path) -> None:
+    made.write(tmp_path, (2, 2))
+    (tmp_path / "00000.tar").unlink()
+    reader = ShardReader(tmp_path, on_corrupt="skip")
+    with pytest.raises(CorruptSampleError, match=r"00000\.tar lacks sample 1"):
+        reader.read_members(1)
+    assert reader.read_members(2)
+
+
 class Bomb:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (exec, ("raise SystemExit('it ran')",))

@@ -20,7 +20,8 @@ from v2m.cli.tag import TagCLI, main
 from v2m.core import errors
 from v2m.core.types import Tags
 from v2m.data.sources import discover_videos, read_tags
-from v2m.training.predict import TAG_FIELDS, LitTagger
+from v2m.training.predict import LitTagger
+from v2m.training.video_tagger import TAG_FIELDS
 
 ROOT = Path(__file__).parents[2]
 CPU = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]

@@ -25,7 +25,7 @@ CONFIGS = sorted((ROOT / "configs/train").glob("*.yaml"))
 SMALL = ["--model.lm.dim", "32", "--model.lm.num_layers", "1", "--data.window", "1", "--data.batch_size", "2"]
 
 
-def words(folder: Path, root: Path, *more: str) -> list[str]:
+def words(folder: Path | str, root: Path, *more: str) -> list[str]:
     given = ["--data.train", str(folder), "--trainer.default_root_dir", str(root), "--trainer.logger", "false"]
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
     return ["fit", "--config", str(ROOT / "configs/train/tiny.yaml"), *given, *quiet, *SMALL, *more]

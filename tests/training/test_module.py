@@ -20,7 +20,8 @@ from v2m.core.errors import UsageError
 from v2m.core.protocols import Tagger
 from v2m.core.types import ProgressFn, Tags, Video
 from v2m.data.collate import Batch
-from v2m.data.module import ShardData, VideoJob, VideoJobs
+from v2m.data.module import ShardData
+from v2m.data.video_jobs import VideoJob, VideoJobs
 from v2m.media import video
 from v2m.models import losses
 from v2m.models.lm import LMConfig

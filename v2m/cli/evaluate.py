@@ -10,11 +10,13 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
+from v2m.cli.engine import ENGINE_FLAGS, add_engine_arguments, build_engine
 from v2m.cli.runner import run_command
 from v2m.core.arguments import OneLineParser
+from v2m.core.engine import Engine
 from v2m.core.errors import UsageError
 from v2m.evaluation import embedding_metrics, per_clip, tables
-from v2m.evaluation.embedders import Embedder, build_embedders
+from v2m.evaluation.embedders import Embedder, adapt, build_embedders
 from v2m.evaluation.embedding_metrics import EmbeddingResults, EvalClip
 from v2m.evaluation.per_clip import Row, evaluate_file, evaluate_paths, sidecar_tags, videos_by_name
 from v2m.evaluation.tables import Baselines
@@ -37,6 +39,8 @@ def build_parser() -> OneLineParser:
     add("--csv", type=str, default=None, help="a new file for the values of each video")
     add("--summary", type=str, default=None, help="a new CSV file for means, intervals, n")
     add("--wandb", type=str, default=None, help="a project of W&B for both; offline without a key")
+    add_engine_arguments(parser)
+    add("--processes", type=int | None, default=None, help="with --engine ray: videos side by side; default: as fit")
     add("--debug", action="store_true", help="show where an error came from")
     return parser
 
@@ -44,16 +48,16 @@ def build_parser() -> OneLineParser:
 def evaluate(argv: Sequence[str]) -> str:
     """Compute the metrics that the options ask for; return the table in Markdown, notes and a legend."""
     args = build_parser().parse_args(list(argv))
-    videos = _find_videos(args)
+    engine, videos = build_engine(args), _find_videos(args)
     first = next(iter(videos.values()))
     truth_files = {} if args.ground_truth is None else per_clip.ground_truth_files(Path(args.ground_truth), first)
     embedders = build_embedders(args.embedding) if args.embedding else []
-    systems: dict[str, dict[str, Row]] = {name: per_clip.evaluate_files(paths) for name, paths in videos.items()}
+    systems = per_clip.evaluate_systems(videos, engine)
     baselines = Baselines()
     if truth_files:
         baselines.ground_truth = {name: _ground_truth_row(first[name], path) for name, path in truth_files.items()}
     if embedders:
-        results = _embedding_metrics(embedders, videos, truth_files, args.seed)
+        results = _embedding_metrics(embedders, videos, truth_files, args.seed, engine)
         for name, rows in systems.items():
             systems[name] = _joined_rows(rows, results.rows.get(name, {}))
         results.baselines.ground_truth = _joined_rows(baselines.ground_truth, results.baselines.ground_truth)
@@ -108,16 +112,23 @@ def _ground_truth_row(path: Path, audio_path: Path) -> Row:
 
 
 def _embedding_metrics(
-    embedders: Sequence[Embedder], videos: Mapping[str, Mapping[str, Path]], truth_files: Mapping[str, Path], seed: int
+    embedders: Sequence[Embedder],
+    videos: Mapping[str, Mapping[str, Path]],
+    truth_files: Mapping[str, Path],
+    seed: int,
+    engine: Engine | None,
 ) -> EmbeddingResults:
     from tqdm import tqdm
 
     first = next(iter(videos.values()))
     systems = {name: {clip: _eval_clip(path) for clip, path in paths.items()} for name, paths in videos.items()}
     truth = {clip: _ground_truth_clip(first[clip], path) for clip, path in truth_files.items()} or None
-    count = (len(videos) + (truth is not None)) * len(first) * len(embedders)
+    music = (len(videos) + (truth is not None)) * len(first) * len(embedders)
+    count = music + len(first) * sum(adapt(embedder).embeds_video for embedder in embedders)
     with tqdm(total=count, desc="embedding", unit="piece", disable=None) as bar:
-        return embedding_metrics.evaluate_embeddings(embedders, systems, truth, seed=seed, on_progress=bar.update)
+        return embedding_metrics.evaluate_embeddings(
+            embedders, systems, truth, seed=seed, on_progress=bar.update, engine=engine
+        )
 
 
 def _joined_rows(rows: Mapping[str, Row], more: Mapping[str, Row]) -> dict[str, Row]:
@@ -152,4 +163,4 @@ def _write_outputs(args: Namespace, systems: Mapping[str, Mapping[str, Row]], ba
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    return run_command(evaluate, argv, name="v2m evaluate", flags={"out": "file"})
+    return run_command(evaluate, argv, name="v2m evaluate", flags={"out": "file", **ENGINE_FLAGS})

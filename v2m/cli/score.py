@@ -6,16 +6,20 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
+from v2m.cli.engine import ENGINE_FLAGS, add_engine_arguments, build_engine
 from v2m.cli.runner import exit_if_terminated, run_command, with_flags
 from v2m.core import errors, progress
 from v2m.core.arguments import OneLineParser, to_plain
+from v2m.core.engine import Engine
 from v2m.core.errors import UsageError
+from v2m.core.remote import is_address
 from v2m.core.timing import parse_seconds
 from v2m.core.types import Controls, InpaintRequest
 from v2m.media.c2pa_manifest import C2paCredentials
@@ -25,7 +29,7 @@ from v2m.pipeline.recipes import DEFAULT_RECIPE, Recipe, add_recipe_arguments, b
 from v2m.pipeline.result import Extras, ScoreResult
 from v2m.pipeline.sidecar import sha256_file
 
-FLAGS = {"source": "--inpaint-source"}
+FLAGS = {"source": "--inpaint-source", **ENGINE_FLAGS}
 EXIT_CODES = """exit codes: 0 done, 1 a bug, 2 wrong usage, 3 input refused, 4 something missing on this machine,
 5 out of memory, 6 disk full or not writable, 7 some videos of a batch failed, 130 interrupted,
 141 nobody reads the output any more, 143 terminated"""
@@ -35,8 +39,8 @@ EXIT_CODES = """exit codes: 0 done, 1 a bug, 2 wrong usage, 3 input refused, 4 s
 class Arguments:
     """A parsed command."""
 
-    videos: tuple[Path, ...]
-    out: Path | None
+    videos: tuple[str, ...]
+    out: str | None
     overwrite: bool
     quiet: bool
     debug: bool
@@ -44,6 +48,7 @@ class Arguments:
     controls: Controls
     extras: Extras
     c2pa: C2paCredentials | None
+    engine: Engine | None = None
 
 
 def build_parser(recipe: str = DEFAULT_RECIPE) -> OneLineParser:
@@ -76,6 +81,8 @@ def build_parser(recipe: str = DEFAULT_RECIPE) -> OneLineParser:
     c2pa = "sign the video with a C2PA manifest, by a certificate and its private key (PEM files)"
     add("--c2pa", nargs=2, default=None, type=str, metavar=("CERT", "KEY"), help=c2pa)
     add("--overwrite", action="store_true", help="replace files that exist")
+    add_engine_arguments(parser)
+    add("--processes", type=int | None, default=None, help="with --engine ray: videos side by side; default: as fit")
     add("--quiet", action="store_true", help="show no progress")
     add("--debug", action="store_true", help="show where an error came from")
     add_recipe_arguments(parser)
@@ -103,6 +110,8 @@ def parse(argv: Sequence[str]) -> Arguments:
     choices = config.clone(with_meta=False)
     for key in ("videos", "out", "overwrite", "quiet", "debug", "config", "print_config", "recipe", "lyrics", "c2pa"):
         choices.pop(key, None)
+    for key in ("engine", "address", "processes", "worker_gpus"):  # which the music does not depend on
+        choices.pop(key)
     if config.print_config:
         sys.stdout.write(parser.dump(choices, skip_validation=True))
         raise SystemExit(errors.OK)
@@ -120,9 +129,12 @@ def parse(argv: Sequence[str]) -> Arguments:
         "c2pa_certificate_sha256": credentials.sha256() if credentials else None,
     }
     extras = Extras(config.stems, config.midi, config.markers, config.report, config.wav)
-    videos, out = tuple(map(Path, config.videos)), Path(config.out) if config.out else None
+    videos, out = tuple(config.videos), config.out or None
     recipe = replace(recipe, settings=settings)
-    return Arguments(videos, out, config.overwrite, config.quiet, config.debug, recipe, controls, extras, credentials)
+    engine = build_engine(config)
+    return Arguments(
+        videos, out, config.overwrite, config.quiet, config.debug, recipe, controls, extras, credentials, engine
+    )
 
 
 def _find_recipe(argv: Sequence[str]) -> str:
@@ -200,13 +212,18 @@ def _run(argv: Sequence[str]) -> str | int:
     except FileNotFoundError:
         raise UsageError("the current folder has been deleted: change to another one") from None
     request = parse(argv)
-    first, *more = request.videos
+    if any(map(is_address, (*request.videos, request.out or ""))):
+        return _run_remote(request)
+    out, (first, *more) = None if request.out is None else Path(request.out), map(Path, request.videos)
     if more or batch.is_folder(first):
-        return _run_batch(request, batch.find_videos(request.videos))
+        paths = batch.find_videos([first, *more])
+        results = batch.process_videos(paths, out, request.recipe, request.overwrite, **_batch_options(request))
+        return _run_batch(request, paths, results)
+    if request.engine is not None:
+        raise UsageError("one video is scored in this process: leave out `engine`, or name a folder or several videos")
     result = batch.score_one(
-        first, request.out, recipe=request.recipe, controls=request.controls, extras=request.extras,
-        c2pa=request.c2pa, overwrite=request.overwrite,
-        stages=progress.no_progress if request.quiet else progress.tqdm_progress,
+        first, out, recipe=request.recipe, controls=request.controls, extras=request.extras, c2pa=request.c2pa,
+        overwrite=request.overwrite, stages=progress.no_progress if request.quiet else progress.tqdm_progress,
     )  # fmt: skip
     for warning in result.metadata.warnings:
         sys.stderr.write(f"warning: {with_flags(warning, FLAGS)}\n")
@@ -227,14 +244,28 @@ def _summary(result: ScoreResult) -> str:
     return f"wrote {printable(path)} and {printable(out.with_suffix('.json').name)}: {', '.join(facts)}"
 
 
-def _run_batch(request: Arguments, paths: Sequence[Path]) -> int:
+def _batch_options(request: Arguments) -> dict[str, Any]:
+    return {
+        "engine": request.engine,
+        "controls": request.controls,
+        "extras": request.extras,
+        "c2pa": request.c2pa,
+    }
+
+
+def _run_remote(request: Arguments) -> int:
+    from v2m.pipeline import remote_batch
+
+    videos = remote_batch.find_videos(request.videos)
+    options = _batch_options(request)
+    results = remote_batch.process_videos(videos, request.out, request.recipe, request.overwrite, **options)
+    return _run_batch(request, [*map(remote_batch.result_path, videos)], results)
+
+
+def _run_batch(request: Arguments, paths: Sequence[Path], results: Iterator[batch.VideoResult]) -> int:
     from tqdm import tqdm
 
     rows: list[batch.VideoResult] = []
-    results = batch.process_videos(
-        paths, request.out, request.recipe, request.overwrite, controls=request.controls, extras=request.extras,
-        c2pa=request.c2pa,
-    )  # fmt: skip
     try:
         for row in tqdm(results, total=len(paths), desc="videos", unit="video", disable=request.quiet or None):
             rows.append(row._replace(detail=with_flags(row.detail, FLAGS, row.code)))

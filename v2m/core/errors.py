@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 OK, BUG, USAGE, INPUT_REFUSED, ENVIRONMENT, MEMORY, DISK, BATCH = range(8)
 SIGINT, SIGPIPE, SIGTERM = 130, 141, 143  # as shells count: 128 + the signal's number
@@ -31,6 +32,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "quantized": ("bitsandbytes", "accelerate"),
     "provenance": ("c2pa", "cryptography"),
     "watermark": ("audioseal",),
+    "ray": ("ray",),
+    "remote": ("fsspec", "s3fs"),
 }
 
 # audiocraft pins a torch of 2023. uv lifts the pins of a dependency group; pip needs its requirements by name.
@@ -64,6 +67,9 @@ class InvalidInputError(ValueError):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, str(self))  # pickled by the arguments of its own constructor
+
 
 class DependencyError(RuntimeError):
     """ffmpeg, a package or model weights are missing. `repository`: the source of the weights."""
@@ -78,6 +84,9 @@ class DiskFullError(OSError):
 
     def __init__(self, message: str) -> None:
         super().__init__(errno.ENOSPC, message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self),)
 
     def __str__(self) -> str:
         return str(self.strerror)

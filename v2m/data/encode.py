@@ -33,7 +33,7 @@ from v2m.data.music_curves import score_curves, sound_curves
 from v2m.data.music_tags import score_tags, sound_tags
 from v2m.data.pseudo_video import make_pseudo_video
 from v2m.data.schema import CODES, EVENTS, FRAMES, LONG_TERM, TEXT, Manifest, Meta
-from v2m.data.sources import MusicSource, Source, VideoSource, read_tags
+from v2m.data.sources import MusicSource, VideoSource, read_tags
 from v2m.data.writer import Arrays, EncodedSample
 from v2m.media import audio, video
 from v2m.media.video import Limits
@@ -122,7 +122,7 @@ class SampleEncoder:
             unpaired=config.unpaired,
         )
 
-    def encode(self, source: Source) -> Iterator[EncodedSample]:
+    def encode(self, source: VideoSource | MusicSource) -> Iterator[EncodedSample]:
         """Yield a sample of each segment. Raise FilteredOutError, before the first, for a video to leave out."""
         config = self.config
         try:

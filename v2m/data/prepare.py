@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from v2m.core import errors
+from v2m.core.engine import Engine, SerialEngine
 from v2m.core.errors import DependencyError, InvalidInputError, UsageError
 from v2m.core.licenses import check_commercial_use
 from v2m.core.protocols import Tagger
@@ -32,7 +33,7 @@ from v2m.data import progress_log, writer
 from v2m.data.config import PrepareConfig
 from v2m.data.progress_log import PrepareRecord
 from v2m.data.schema import Manifest
-from v2m.data.sources import Source
+from v2m.data.sources import Source, local_source
 
 if TYPE_CHECKING:
     from v2m.data.encode import SampleEncoder
@@ -75,9 +76,12 @@ def check_licenses(config: PrepareConfig, tagger: TaggerBase) -> None:
     check_commercial_use([*models, *([] if config.unpaired else tagger.components())])
 
 
-def prepare(sources: Sequence[Source], job: PrepareJob) -> tuple[Manifest, list[PrepareRecord]]:
+def prepare(
+    sources: Sequence[Source], job: PrepareJob, engine: Engine | None = None
+) -> tuple[Manifest, list[PrepareRecord]]:
     """Encode new or changed videos and update shards and manifest; the manifest is written last.
 
+    The processes are those of `engine`, whose machines share the folders; None is `job.num_processes` of this machine.
     Raises UsageError where the folder holds something else or was made with other settings, InvalidInputError where all
     videos are left out, DependencyError where weights are missing or broken.
     """
@@ -88,7 +92,7 @@ def prepare(sources: Sequence[Source], job: PrepareJob) -> tuple[Manifest, list[
         writer.remove_partial(job.out)
         records, in_shards = progress_log.read_records(job.out), writer.locate_parts(job.out).keys()
         new = [s for s in sources if not progress_log.is_up_to_date(records.get(s.key), s, job.out, in_shards)]
-        for record in _encode_all(new, job):
+        for record in _encode_all(new, job, engine):
             progress_log.append_record(job.out, record)
             records[record.key] = record
         current = [records[source.key] for source in sources]
@@ -152,7 +156,7 @@ def _load_encoder(job: PrepareJob) -> SampleEncoder:
     return encoder
 
 
-def _encode_all(new: Sequence[Source], job: PrepareJob) -> Iterator[PrepareRecord]:
+def _encode_all(new: Sequence[Source], job: PrepareJob, engine: Engine | None) -> Iterator[PrepareRecord]:
     from tqdm import tqdm
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -164,16 +168,23 @@ def _encode_all(new: Sequence[Source], job: PrepareJob) -> Iterator[PrepareRecor
         total=len(new), desc=name, unit="file", disable=job.quiet or not new, ncols=terminal.columns,
         nrows=terminal.lines, mininterval=interval, maxinterval=max(10.0, interval),
     ) as bar:  # fmt: skip
-        for record in _run_serial(new, job) if count <= 1 else _run_pool(new, job, count, max(1, cores // count)):
+        if engine is None and count > 1:
+            records = _run_pool(new, job, count, max(1, cores // count))
+        else:
+            records = (engine or SerialEngine()).map(functools.partial(_load_worker, job), new, _lost_record)
+        for record in records:
             bar.update()
             yield record
 
 
-def _run_serial(new: Sequence[Source], job: PrepareJob) -> Iterator[PrepareRecord]:
-    if new:
-        encoder = _load_encoder(job)
-        for source in new:
-            yield _encode_video(source, encoder, job.out)
+def _load_worker(job: PrepareJob) -> Callable[[Source], PrepareRecord]:
+    """Load the encoders; return the function that encodes and writes one video with them."""
+    return functools.partial(_encode_video, encoder=_load_encoder(job), out=job.out)
+
+
+def _lost_record(source: Source, reason: str) -> PrepareRecord:
+    logger.warning("%s: %s", source.name, reason)
+    return PrepareRecord(source.name, source.key, source.file_state(), drop_reason="failed", detail=reason)
 
 
 def _run_pool(new: Sequence[Source], job: PrepareJob, count: int, threads: int) -> Iterator[PrepareRecord]:
@@ -193,18 +204,18 @@ def _run_pool(new: Sequence[Source], job: PrepareJob, count: int, threads: int) 
     pool.shutdown()
 
 
-_worker_state: Callable[[], tuple[SampleEncoder, Path]] | None = None  # of a worker
+_worker: Callable[[], Callable[[Source], PrepareRecord]] | None = None  # of a process of the pool
 
 
 def _init_worker(job: PrepareJob, threads: int) -> None:
     """Set up a worker process, which ends when its parent does; its first video loads the encoders."""
-    global _worker_state  # noqa: PLW0603 - the state of this process alone
+    global _worker  # noqa: PLW0603 - the state of this process alone
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted as well, and ends this
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _worker_state = functools.cache(lambda: (_load_encoder(job), job.out))
+    _worker = functools.cache(lambda: _load_worker(job))
 
 
 def _exit_with_parent() -> None:
@@ -214,8 +225,8 @@ def _exit_with_parent() -> None:
 
 
 def _encode_in_worker(source: Source) -> PrepareRecord:
-    assert _worker_state is not None
-    return _encode_video(source, *_worker_state())
+    assert _worker is not None
+    return _worker()(source)
 
 
 def _encode_video(source: Source, encoder: SampleEncoder, out: Path) -> PrepareRecord:
@@ -224,10 +235,14 @@ def _encode_video(source: Source, encoder: SampleEncoder, out: Path) -> PrepareR
 
     state = source.file_state()
     try:
-        part = writer.write_part(out, source.key, encoder.encode(source), encoder.manifest())
+        with local_source(source) as local:
+            part = writer.write_part(out, source.key, encoder.encode(local), encoder.manifest())
         return PrepareRecord(source.name, source.key, state, part)
     except FilteredOutError as error:
         return PrepareRecord(source.name, source.key, state, drop_reason=error.reason, detail=error.detail)
+    except InvalidInputError as error:  # its address could not be read; the next run tries again
+        logger.warning("%s: %s", source.name, error)
+        return PrepareRecord(source.name, source.key, state, drop_reason="failed", detail=str(error))
     except Exception as error:
         if errors.exit_code(error) != errors.BUG:
             raise

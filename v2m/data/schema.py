@@ -111,18 +111,26 @@ class Manifest:
         """
         path, cure = folder / MANIFEST, "make it with v2m prepare"
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            content = path.read_bytes()
         except FileNotFoundError:
             if not folder.exists():
                 raise UsageError(f"there is no folder {str(folder)!r}: check the name, or {cure}") from None
             raise DependencyError(f"{str(folder)!r} holds no dataset (no {MANIFEST}): {cure}") from None
+        return cls.parse(content, str(path))
+
+    @classmethod
+    def parse(cls, content: bytes, name: str) -> Manifest:
+        """Return the manifest in a file's content; `name` stands for it in the DependencyError for another version."""
+        cure = "make it with v2m prepare again"
+        try:
+            values = json.loads(content)
         except ValueError as error:
-            raise DependencyError(f"{str(path)!r} is not JSON ({error}): {cure} again") from None
+            raise DependencyError(f"{name!r} is not JSON ({error}): {cure}") from None
         version = values.get("version") if isinstance(values, dict) else None
         if version != VERSION:
-            raise DependencyError(f"{str(path)!r} has version {version!r}, and this v2m reads {VERSION}: {cure} again")
+            raise DependencyError(f"{name!r} has version {version!r}, and this v2m reads {VERSION}: {cure}")
         try:
             shards = tuple(Shard(**shard) for shard in values.pop("shards"))
             return cls(**{**values, "event_channels": tuple(values["event_channels"]), "shards": shards})
         except (KeyError, TypeError) as error:
-            raise DependencyError(f"{str(path)!r} is no manifest ({error}): {cure} again") from None
+            raise DependencyError(f"{name!r} is no manifest ({error}): {cure}") from None

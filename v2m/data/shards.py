@@ -13,7 +13,7 @@ import json
 import logging
 import tarfile
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
@@ -46,12 +46,17 @@ class ShardReader:
         self.folder, self.manifest, self.on_corrupt = folder, Manifest.read(folder), on_corrupt
         if self.manifest.num_samples < 1:
             raise DependencyError(f"{str(folder)!r} holds no samples: prepare some videos with v2m prepare")
-        reports = (_shard_problem(folder, shard, verify_hashes) for shard in self.manifest.shards)
-        problems = [problem for problem in reports if problem is not None]
-        if problems and on_corrupt == "refuse":
-            raise DependencyError(f"{str(folder)!r}: {'; '.join(problems)}: copy or prepare it again")
-        for problem in problems:
-            logger.warning("%s: %s", folder, problem)
+        paths = ((shard.file, folder / shard.file) for shard in self.manifest.shards)
+        sizes = {name: path.stat().st_size for name, path in paths if path.is_file()}
+        hashed = [shard for shard in self.manifest.shards if verify_hashes and sizes.get(shard.file) == shard.num_bytes]
+        report_problems(
+            str(folder),
+            [
+                *size_problems(str(folder), self.manifest, sizes),
+                *filter(None, (_hash_problem(folder, s) for s in hashed)),
+            ],
+            on_corrupt,
+        )
         self._cumulative = list(accumulate(shard.num_samples for shard in self.manifest.shards))
         self._indexes: dict[int, np.ndarray] = {}
 
@@ -89,6 +94,8 @@ class ShardReader:
             path = self.folder / shard.file
             try:
                 locations = index_tar(path)
+            except FileNotFoundError:  # reported when the folder was opened, and refused there unless they are skipped
+                locations = np.empty((0, len(MEMBERS), 2), np.int64)
             except OSError as error:
                 raise DependencyError(f"{str(path)!r} cannot be read ({error.strerror})") from error
             if len(locations) != shard.num_samples:
@@ -122,19 +129,35 @@ def index_tar(path: Path) -> np.ndarray:
     return np.array(rows, dtype=np.int64).reshape(-1, len(MEMBERS), 2)
 
 
-def _shard_problem(folder: Path, shard: Shard, verify_hashes: bool) -> str | None:
-    path = folder / shard.file
-    if Path(shard.file).name != shard.file or ":" in shard.file:
-        raise DependencyError(f"{str(folder)!r} names a shard outside itself and is refused: {shard.file!r}")
-    if not path.is_file():
-        return f"{shard.file} is missing"
-    size = path.stat().st_size
-    if size != shard.num_bytes:
-        return f"{shard.file} has {size} bytes instead of {shard.num_bytes}"
-    if verify_hashes:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                return f"{shard.file} is not the file that was prepared (another SHA-256)"
+def size_problems(name: str, manifest: Manifest, sizes: Mapping[str, int]) -> list[str]:
+    """Return which shards are missing or have another size than the manifest says; `sizes` are those of the files.
+
+    Raises DependencyError for a manifest that names a file outside of its folder or address, `name`.
+    """
+    problems = []
+    for shard in manifest.shards:
+        if Path(shard.file).name != shard.file or ":" in shard.file:
+            raise DependencyError(f"{name!r} names a shard outside itself and is refused: {shard.file!r}")
+        size = sizes.get(shard.file)
+        if size is None:
+            problems.append(f"{shard.file} is missing")
+        elif size != shard.num_bytes:
+            problems.append(f"{shard.file} has {size} bytes instead of {shard.num_bytes}")
+    return problems
+
+
+def report_problems(name: str, problems: Sequence[str], on_corrupt: OnCorrupt) -> None:
+    """Raise DependencyError with the problems of a dataset, or log them where it is read nevertheless."""
+    if problems and on_corrupt == "refuse":
+        raise DependencyError(f"{name!r}: {'; '.join(problems)}: copy or prepare it again")
+    for problem in problems:
+        logger.warning("%s: %s", name, problem)
+
+
+def _hash_problem(folder: Path, shard: Shard) -> str | None:
+    with (folder / shard.file).open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
+            return f"{shard.file} is not the file that was prepared (another SHA-256)"
     return None
 
 

@@ -8,22 +8,26 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, TypeVar
 
+from v2m.core import remote
 from v2m.core.arguments import OneLineParser
 from v2m.core.errors import InvalidInputError, UsageError, error_text
+from v2m.core.remote import RemoteFile, printable_address
 from v2m.core.types import Tags
 from v2m.media.audio import AUDIO_SUFFIXES
-from v2m.media.folder import FOLDER_SUFFIXES, is_folder_video
+from v2m.media.folder import FOLDER_SUFFIXES, is_folder_video, is_video_name
 
 LIST_SUFFIXES = (".jsonl", ".json")
 TAGS_SUFFIX = ".tags.json"
 SCORE_SUFFIXES = (".mid", ".midi")
 COMPANION_SUFFIXES = (*AUDIO_SUFFIXES, TAGS_SUFFIX, *SCORE_SUFFIXES)
 MAX_PROBLEMS = 3  # that one message names
+PathT = TypeVar("PathT", bound=PurePath)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,106 @@ class MusicSource:
         return [_file_state(path) for path in (self.audio, self.tags, self.score)]
 
 
-Source = VideoSource | MusicSource
+@dataclass(frozen=True)
+class RemoteSource:
+    """One video, or piece of music, at addresses: `files` by the fields of `VideoSource` or `MusicSource`."""
+
+    name: str  # as of `VideoSource`; so is the other
+    key: str
+    files: Mapping[str, RemoteFile]
+
+    def file_state(self) -> list[Any]:
+        """Return address, size and version of each file, by which a change is noticed."""
+        return [
+            None if file is None else [printable_address(file.address), file.size, file.version]
+            for file in (self.files.get(field) for field in ("video", "audio", "tags", "score"))
+        ]
+
+
+Source = VideoSource | MusicSource | RemoteSource
+
+
+@contextmanager
+def local_source(source: Source) -> Iterator[VideoSource | MusicSource]:
+    """Provide a source with files of this machine. Raise InvalidInputError for an unreadable address."""
+    if not isinstance(source, RemoteSource):
+        yield source
+        return
+    with ExitStack() as stack:
+        paths = {field: stack.enter_context(remote.local_copy(file)) for field, file in source.files.items()}
+        companions = {field: paths.get(field) for field in ("audio", "tags", "score")}
+        if "video" in paths:
+            yield VideoSource(source.name, source.key, paths["video"], **companions)
+        else:
+            yield MusicSource(source.name, source.key, **companions)
+
+
+def discover_remote(addresses: Sequence[str], *, unpaired: bool = False) -> list[RemoteSource]:
+    """Return what `discover_videos`, or `discover_music`, finds in folders, of the folders at `addresses`.
+
+    Animated images, which their names do not tell from still ones, and lists are left out. Raises UsageError for an
+    address that cannot be read, InvalidInputError without videos or music.
+    """
+    num_seen: Counter[str] = Counter()
+    sources = []
+    for address in addresses:
+        prefix = f"{address.rstrip('/')}/"
+        listed = remote.list_files(address)
+        files = {
+            PurePosixPath(file.name if file.address == address else file.address.removeprefix(prefix)): file
+            for file in listed
+        }
+        for name, fields in (_group_music(files) if unpaired else _group_videos(files)).items():
+            key = _make_key(name, num_seen[name])
+            sources.append(RemoteSource(name, key, {field: files[path] for field, path in fields.items()}))
+            num_seen[name] += 1
+    if not sources:
+        shown = ", ".join(map(printable_address, addresses))
+        raise InvalidInputError("no_music" if unpaired else "no_videos", f"{shown}: none is there")
+    return sources
+
+
+def _group_videos(paths: Iterable[PurePosixPath]) -> dict[str, dict[str, PurePosixPath]]:
+    """Return the files of each video by the video's name, as `discover_videos` pairs them."""
+    by_folder: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
+    for path in sorted(paths):
+        by_folder[path.parent].append(path)
+    own = {folder: _index_companions(inside) for folder, inside in by_folder.items()}
+    groups: dict[str, dict[str, PurePosixPath]] = {}
+    for video in sorted(path for path in paths if is_video_name(path) and not _is_hidden(path)):
+        companions = own[video.parent]
+        audio, score = (
+            next((companions[video.stem, suffix] for suffix in suffixes if (video.stem, suffix) in companions), None)
+            for suffixes in (AUDIO_SUFFIXES, SCORE_SUFFIXES)
+        )
+        files = {"video": video, "audio": audio, "tags": companions.get((video.stem, TAGS_SUFFIX)), "score": score}
+        groups[str(video)] = {field: path for field, path in files.items() if path is not None}
+    return groups
+
+
+def _group_music(paths: Iterable[PurePosixPath]) -> dict[str, dict[str, PurePosixPath]]:
+    """Return the files of each piece by the name of its first, as `discover_music` pairs them."""
+    pieces: dict[PurePosixPath, dict[str, PurePosixPath]] = defaultdict(dict)
+    names: dict[PurePosixPath, str] = {}
+    for path in sorted(path for path in paths if _is_music(path) and not _is_hidden(path)):
+        piece = path.with_name(path.name[: -len(path.suffix)])
+        names.setdefault(piece, str(path))
+        pieces[piece].setdefault(path.suffix.lower(), path)
+    groups = {}
+    known = set(paths)
+    for piece, files in pieces.items():
+        found = {
+            field: next((files[suffix] for suffix in suffixes if suffix in files), None)
+            for field, suffixes in (("audio", AUDIO_SUFFIXES), ("score", SCORE_SUFFIXES))
+        }
+        tags = piece.with_name(piece.name + TAGS_SUFFIX)
+        found["tags"] = tags if tags in known else None
+        groups[names[piece]] = {field: path for field, path in found.items() if path is not None}
+    return groups
+
+
+def _is_hidden(path: PurePath) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def discover_videos(inputs: Sequence[Path]) -> list[VideoSource]:
@@ -134,18 +237,20 @@ def discover_music(inputs: Sequence[Path]) -> list[MusicSource]:
     return sources
 
 
-def _is_music(path: Path) -> bool:
+def _is_music(path: PurePath) -> bool:
     return path.suffix.lower() in {*SCORE_SUFFIXES, *AUDIO_SUFFIXES} and ".v2m" not in path.suffixes[-2:]
 
 
 def _find_companions(folder: Path) -> dict[tuple[str, str], Path]:
     """Return the files that belong to videos, by the stem of the video and their suffix in lower case."""
+    return _index_companions(path for path in sorted(folder.iterdir()) if path.is_file()) if folder.is_dir() else {}
+
+
+def _index_companions(paths: Iterable[PathT]) -> dict[tuple[str, str], PathT]:
     companions = {}
-    for path in (
-        sorted(folder.iterdir()) if folder.is_dir() else ()
-    ):  # a suffix in lower case, which is written last, goes before others
+    for path in paths:  # a suffix in lower case, which comes last where they are sorted, goes before others
         for suffix in COMPANION_SUFFIXES:
-            if path.name.lower().endswith(suffix) and path.is_file():
+            if path.name.lower().endswith(suffix):
                 companions[path.name[: -len(suffix)], suffix] = path
     return companions
 
@@ -170,9 +275,7 @@ def _walk(folder: Path, is_wanted: Callable[[Path], bool] = is_folder_video) -> 
     return sorted(
         path
         for path in folder.rglob("*")
-        if is_wanted(path)
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if is_wanted(path) and path.is_file() and not _is_hidden(path.relative_to(folder))
     )
 
 

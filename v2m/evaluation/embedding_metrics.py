@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from v2m.core.engine import Engine, SerialEngine, map_in_order
 from v2m.core.errors import UsageError
 from v2m.core.types import Audio, Floats, Tags, Video
 from v2m.evaluation import distances
@@ -80,38 +82,67 @@ def evaluate_embeddings(
     *,
     seed: int = 0,
     on_progress: Callable[[], object] = lambda: None,
+    engine: Engine | None = None,
 ) -> EmbeddingResults:
     """Compute all metrics that `embedders` allow, of systems with the same clips and their ground truth.
 
     Embedders are loaded one after the other. `seed` decides the shuffles, the halves of the ground truth and the draws
-    of the bootstrap. `on_progress` is called after each piece. Raises UsageError for embeddings that are not finite.
+    of the bootstrap. `on_progress` is called after each piece of music and each video. `engine` embeds both in other
+    processes, whose machines share the files; texts are embedded in this one. Raises UsageError for embeddings that are
+    not finite.
     """
     results = EmbeddingResults()
     clips = next(iter(systems.values()))  # whose names, texts and videos all systems share
     for embedder in map(adapt, embedders):
-        music = {name: _embed_audio(embedder, pieces, on_progress) for name, pieces in systems.items()}
-        pieces = ground_truth and {name: ground_truth[name] for name in clips}
-        reference = None if pieces is None else _embed_audio(embedder, pieces, on_progress)
-        texts, videos = _embed_texts(embedder, clips), _embed_videos(embedder, clips)
+        sets: dict[str | None, Mapping[str, EvalClip]] = {**systems}
+        if ground_truth is not None:
+            sets[None] = {name: ground_truth[name] for name in clips}
+        embedded, videos = _embed_clips(embedder, sets, clips, on_progress, engine or SerialEngine())
+        reference = embedded.pop(None, None)
+        music = {name: embedded[name] for name in systems}
+        texts = _embed_texts(embedder, clips)
         tags = {name: clip.tags for name, clip in clips.items() if clip.tags is not None}
         _Evaluator(embedder.name, list(clips), music, reference, texts, videos, tags, seed).add_to(results)
         embedder.release()
     return results
 
 
-def _embed_audio(
-    embedder: BaseEmbedder, pieces: Mapping[str, EvalClip], on_progress: Callable[[], object]
-) -> dict[str, _ClipEmbedding]:
-    result = {}
-    for name, piece in pieces.items():
-        output = embedder.embed_audio(piece.audio())
-        embeddings, class_probs = _to_float64(output.embeddings), _to_float64(output.class_probs)
-        if embeddings is None or embeddings.ndim != 2 or not embeddings.size or not np.isfinite(embeddings).all():
-            shape = None if embeddings is None else embeddings.shape
-            raise UsageError(f"{embedder.name} gave {shape} for {name}: finite (windows, dimensions) are needed")
-        result[name] = _ClipEmbedding(embeddings, class_probs, getattr(output, "tag_probs", None))
-        on_progress()
-    return result
+def _embed_clips(
+    embedder: BaseEmbedder,
+    sets: Mapping[str | None, Mapping[str, EvalClip]],
+    clips: Mapping[str, EvalClip],
+    on_progress: Callable[[], object],
+    engine: Engine,
+) -> tuple[dict[str | None, dict[str, _ClipEmbedding]], dict[str, Floats]]:
+    """Return the music of each set by name, and the videos (D,) of `clips` where the embedder takes them."""
+    music = [(system, name) for system, pieces in sets.items() for name in pieces]
+    videos = [name for name, clip in clips.items() if clip.video is not None] if embedder.embeds_video else []
+    jobs = [(_embed_audio, name, sets[system][name]) for system, name in music]
+    jobs += [(_embed_video, name, clips[name]) for name in videos]
+    values = map_in_order(engine, partial(_load_embedder, embedder), jobs, on_progress)
+    embedded: dict[str | None, dict[str, _ClipEmbedding]] = {system: {} for system in sets}
+    for (system, name), value in zip(music, values, strict=False):
+        embedded[system][name] = value
+    return embedded, dict(zip(videos, values[len(music) :], strict=True))
+
+
+def _load_embedder(embedder: BaseEmbedder) -> Callable[[tuple[Callable[..., Any], str, EvalClip]], Any]:
+    """Return the function that embeds one clip; the embedder loads its model with the first."""
+    return lambda job: job[0](embedder, *job[1:])
+
+
+def _embed_audio(embedder: BaseEmbedder, name: str, clip: EvalClip) -> _ClipEmbedding:
+    output = embedder.embed_audio(clip.audio())
+    embeddings, class_probs = _to_float64(output.embeddings), _to_float64(output.class_probs)
+    if embeddings is None or embeddings.ndim != 2 or not embeddings.size or not np.isfinite(embeddings).all():
+        shape = None if embeddings is None else embeddings.shape
+        raise UsageError(f"{embedder.name} gave {shape} for {name}: finite (windows, dimensions) are needed")
+    return _ClipEmbedding(embeddings, class_probs, getattr(output, "tag_probs", None))
+
+
+def _embed_video(embedder: BaseEmbedder, name: str, clip: EvalClip) -> Floats:
+    assert clip.video is not None, f"{name} has no video"
+    return _mean_direction(embedder.embed_video(clip.video()))
 
 
 def _embed_texts(embedder: BaseEmbedder, clips: Mapping[str, EvalClip]) -> dict[str, Floats]:
@@ -119,13 +150,6 @@ def _embed_texts(embedder: BaseEmbedder, clips: Mapping[str, EvalClip]) -> dict[
     if not texts or not embedder.embeds_text:
         return {}
     return dict(zip(texts, np.asarray(embedder.embed_text(list(texts.values()))), strict=True))
-
-
-def _embed_videos(embedder: BaseEmbedder, clips: Mapping[str, EvalClip]) -> dict[str, Floats]:
-    if not embedder.embeds_video:
-        return {}
-    videos = {name: clip.video for name, clip in clips.items() if clip.video is not None}
-    return {name: _mean_direction(embedder.embed_video(video())) for name, video in videos.items()}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from v2m.analysis.key_tempo import estimate_key, key_score, tempo_error
 from v2m.analysis.loudness import integrated_loudness, true_peak
 from v2m.analysis.rhythm import track_beats
 from v2m.analysis.synchrony import cut_alignment, motion_correlation, sync_score
+from v2m.core.engine import Engine, SerialEngine, map_in_order
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.timing import seconds_to_samples
 from v2m.core.types import Audio, Tags, Video, VisualFeatures
@@ -186,15 +187,26 @@ def ground_truth_files(folder: Path, names: Iterable[str]) -> dict[str, Path]:
 
 def evaluate_paths(paths: Sequence[str]) -> dict[str, Row]:
     """Return a row for each video given or in a folder given, by its name."""
-    return evaluate_files(videos_by_name(paths))
+    return evaluate_systems({"": videos_by_name(paths)})[""]
 
 
-def evaluate_files(paths: Mapping[str, Path]) -> dict[str, Row]:
-    """Return a row for each video, by its name."""
+def evaluate_systems(
+    videos: Mapping[str, Mapping[str, Path]], engine: Engine | None = None
+) -> dict[str, dict[str, Row]]:
+    """Return a row for each video of each system, by its name.
+
+    `engine` measures in other processes, whose machines share the files.
+    """
     from tqdm import tqdm
 
-    bar = tqdm(paths.items(), total=len(paths), desc="videos", unit="video", disable=None)
-    return {name: evaluate_file(path) for name, path in bar}
+    paths = [path for files in videos.values() for path in files.values()]
+    with tqdm(total=len(paths), desc="videos", unit="video", disable=None) as bar:
+        rows = iter(map_in_order(engine or SerialEngine(), _load_evaluator, paths, bar.update))
+    return {system: {name: next(rows) for name in files} for system, files in videos.items()}
+
+
+def _load_evaluator() -> Callable[[Path], Row]:
+    return evaluate_file
 
 
 def clip_name(path: Path) -> str:

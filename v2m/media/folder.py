@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from v2m.media.video import VIDEO_SUFFIXES
 from v2m.media.webp import ANIMATION_FLAG
@@ -14,10 +14,18 @@ HEAD_BYTES = 1 << 16
 
 def is_folder_video(path: Path) -> bool:
     """Return whether a command takes the file where its folder is named: no hidden one, no output of v2m."""
-    if path.name.startswith(".") or ".v2m" in path.suffixes[-2:]:
-        return False
-    suffix = path.suffix.lower()
-    return is_animated_image(path) if suffix in IMAGE_SUFFIXES else suffix in VIDEO_SUFFIXES and not path.is_dir()
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return not _is_left_out(path) and is_animated_image(path)
+    return is_video_name(path) and not Path(path).is_dir()
+
+
+def is_video_name(path: PurePath) -> bool:
+    """Return the same by the name alone, which says nothing about images."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not _is_left_out(path)
+
+
+def _is_left_out(path: PurePath) -> bool:
+    return path.name.startswith(".") or ".v2m" in path.suffixes[-2:]
 
 
 def is_animated_image(path: Path) -> bool:

@@ -9,12 +9,13 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from v2m.core import errors
 from v2m.core.atomic import claim, name_outputs
+from v2m.core.engine import Engine, SerialEngine
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.types import Controls
 from v2m.media.folder import FOLDER_SUFFIXES, is_folder_video
@@ -61,12 +62,19 @@ def is_folder(path: Path) -> bool:
 
 
 def process_videos(
-    paths: Sequence[Path], out: Path | None, recipe: Recipe, overwrite: bool = False, **options: Any
+    paths: Sequence[Path],
+    out: Path | None,
+    recipe: Recipe,
+    overwrite: bool = False,
+    *,
+    engine: Engine | None = None,
+    **options: Any,
 ) -> Iterator[VideoResult]:
     """Score each of `paths` and yield its row when it has ended; a full disk ends the batch.
 
     An output is done when its sidecar names the same settings and the same input. Videos that another run works on come
-    last. `out` is a folder, made if missing; None is beside each video. `options` are other arguments of `score_video`.
+    last. `out` is a folder, made if missing; None is beside each video. `engine` scores them in other processes, whose
+    machines share the folders. `options` are other arguments of `score_video`.
     """
     if out is not None:
         if not out.is_dir() and (out.exists() or out.suffix.lower() in VIDEO_SUFFIXES):
@@ -75,14 +83,25 @@ def process_videos(
     licensing.check_recipe(recipe, *recipe.plugins, options.get("controls") or Controls())
     names = name_outputs({path: out or path.parent for path in paths})
     claimed: list[Path] = []
-    for path in chain(paths, claimed):
-        row = process_video(path, names[path], recipe, overwrite, waits=path in claimed, **options)
-        if row.status == CLAIMED:
-            claimed.append(path)
-            continue
-        yield row
-        if row.code == errors.DISK:
-            return
+    engine = engine or SerialEngine()
+    for waits, batch in ((False, paths), (True, claimed)):
+        load = partial(_load_worker, recipe, overwrite, waits=waits, **options)
+        for row in engine.map(load, [(path, names[path]) for path in batch], _lost_result):
+            if row.status == CLAIMED:
+                claimed.append(row.path)
+                continue
+            yield row
+            if row.code == errors.DISK:
+                return
+
+
+def _load_worker(recipe: Recipe, overwrite: bool, **options: Any) -> Callable[[tuple[Path, Path]], VideoResult]:
+    """Return the function that scores one video to a path; the recipe's objects hold the models."""
+    return lambda job: process_video(*job, recipe, overwrite, **options)
+
+
+def _lost_result(job: tuple[Path, Path], reason: str) -> VideoResult:
+    return VideoResult(job[0], "failed", f"out of memory: {reason}", errors.MEMORY)
 
 
 def process_video(

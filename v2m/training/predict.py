@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import logging
 import os
 import signal
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -21,27 +20,24 @@ from torch import distributed
 
 from v2m.checkpoints import V2M
 from v2m.core import errors
-from v2m.core.atomic import atomic_write
 from v2m.core.errors import DiskFullError, UsageError
 from v2m.core.protocols import Tagger
 from v2m.core.types import SamplingConfig, Tags
-from v2m.data import sources
-from v2m.data.module import VideoJob
+from v2m.data.video_jobs import VideoJob
 from v2m.generators.in_memory import InMemoryGenerator
 from v2m.generators.options import LMPrecision
-from v2m.media import video
 from v2m.media.video import Limits
 from v2m.mixing.mixer import MixConfig
 from v2m.pipeline import batch
-from v2m.pipeline.batch import VideoResult, attempt
+from v2m.pipeline.batch import VideoResult
 from v2m.pipeline.recipes import Recipe
-from v2m.taggers.base import TaggerBase, as_tagger
+from v2m.taggers.base import as_tagger
 from v2m.taggers.heuristic import HeuristicTagger
 from v2m.training.checkpoints import restore_signal_handlers
 from v2m.training.module import LitMusicLM
+from v2m.training.video_tagger import VideoTagger, ready_tagger
 
 GATHER_TIMEOUT = timedelta(days=365)  # that a rank waits for the others: the longest video decides
-TAG_FIELDS = {field.name for field in fields(Tags)}
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +134,7 @@ class LitGenerate(LitMusicLM):
             model, name, device, sampling=config.sampling, window=config.window, stride=config.stride,
             precision=config.precision,
         )  # fmt: skip
-        tagger = _ready_tagger(self.tagger, device)
+        tagger = ready_tagger(self.tagger, device)
         if config.keep_tagger:
             tagger = copy.copy(tagger)
             tagger.release = lambda: None  # which the pipeline calls after each video
@@ -183,40 +179,15 @@ class LitTagger(lightning.LightningModule):
 
     def on_predict_start(self) -> None:
         """Raise DependencyError where the tagger's weights are missing."""
-        _ready_tagger(self.tagger, self.device)
+        ready_tagger(self.tagger, self.device)
 
     def predict_step(self, batch: list[VideoJob], _: int) -> list[VideoResult]:
         """Return the result of each video; an error of one does not stop the others."""
-        return [attempt(job.video, lambda job=job: self._tag(job)) for job in batch]
+        tag = VideoTagger(self.tagger, self.limits, self.overwrite, self.device)
+        return [tag(job) for job in batch]
 
     def on_predict_end(self) -> None:
         as_tagger(self.tagger).release()
-
-    def _tag(self, job: VideoJob) -> tuple[str, str]:
-        """Write the tags of a video; return the status and the detail of its result."""
-        if job.duplicate_of is not None:
-            raise UsageError(f"its tags would have the name of {job.duplicate_of!r}'s: rename one of the two")
-        path = job.folder / f"{job.video.stem}{sources.TAGS_SUFFIX}"
-        existing = sources.read_tags(path) if path.is_file() else {}
-        if existing.keys() >= TAG_FIELDS and not self.overwrite:
-            return "unchanged", ""
-        known = existing if job.tags is None else sources.read_tags(job.tags)
-        hints = Tags() if known.keys() >= TAG_FIELDS else Tags(**known)
-        clip = video.open(job.video, self.limits)
-        with torch.autocast(self.device.type, enabled=False):
-            tags = self.tagger.tag(clip, hints).overridden_by(hints)
-        with atomic_write(path) as file:
-            file.write(json.dumps(tags.to_dict(), indent=2).encode() + b"\n")
-        return "done", path.name
-
-
-def _ready_tagger(plugin: Tagger, device: torch.device) -> TaggerBase:
-    """Return the tagger with its weights fetched, on this rank's device if any suits it."""
-    tagger = as_tagger(plugin)
-    if tagger.device == "auto":
-        tagger.set_device(str(device) if device.type == "cuda" else device.type)  # as `choose_device` takes it
-    tagger.prepare()
-    return tagger
 
 
 def model_sha256(model: V2M) -> str:
@@ -273,12 +244,16 @@ class PredictResults(lightning.Callback):
         self._exit_if_signaled()
 
     def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any, **__: Any) -> None:  # noqa: ARG002
-        self.rows += outputs
-        for row in outputs:
+        self.add(outputs)
+
+    def add(self, rows: Sequence[VideoResult]) -> None:
+        """Add results that have just come. Raise DiskFullError where one found no room."""
+        self.rows += rows
+        for row in rows:
             if row.code == errors.BUG:
                 logger.error("%s: %s", row.path, row.trace)
         self._exit_if_signaled()
-        full = next((row for row in outputs if row.code == errors.DISK), None)
+        full = next((row for row in rows if row.code == errors.DISK), None)
         if full is not None:
             raise DiskFullError(f"{full.path.name!r}: {full.detail}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,9 +155,20 @@ def test_invalid_settings_are_reported_together(tmp_path: Path) -> None:
         ShardData(tmp_path, batch_size=0, window=0.0, edge_share=2.0, num_workers=-1)
 
 
-def test_validation_of_another_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_several_folders_are_one_dataset(folder: Path, tmp_path: Path) -> None:
+    other = made.write(tmp_path / "more", (3, 2), first=12)
+    data = ShardData([str(folder), str(other)], batch_size=1, window=3.0, num_workers=0)
+    data.setup("fit")
+    keys = [key for batch in data.train_dataloader() for key in batch.keys]
+    assert sorted(keys) == [f"sample{k:04d}" for k in range(17)]
+    with pytest.raises(UsageError, match="some are folders and some are addresses"):
+        ShardData([str(folder), "s3://bucket/shards"])
+    different = made.write(tmp_path / "other", (1,), manifest=replace(made.KEPT, video_frame_rate=4.0))
+    with pytest.raises(DependencyError, match=r"other' was prepared with another video_frame_rate than"):
+        ShardData([str(folder), str(different)], num_workers=0).setup("fit")
 
+
+def test_validation_of_another_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
     other = made.write(tmp_path, (1,), manifest=replace(made.KEPT, vision_encoder="other:grid"))
     with pytest.raises(DependencyError, match="another vision_encoder than"):
         ShardData(folder, other).setup("fit")

@@ -99,6 +99,13 @@ def test_a_pass_has_each_sample_once(address: str) -> None:
     assert Counter(keys(list(loader(address)))) == Counter(f"sample{k:04d}" for k in range(sum(COUNTS)))
 
 
+def test_several_addresses_are_one_dataset(address: str, tmp_path: Path) -> None:
+    more = upload(made.write(tmp_path / "more", (3, 2), first=18), "memory://bucket/more")
+    data = ShardData([address, more], batch_size=1, window=3.0, num_workers=0)
+    data.setup("fit")
+    assert Counter(keys(list(data.train_dataloader()))) == Counter(f"sample{k:04d}" for k in range(23))
+
+
 def test_crops_are_those_of_the_samples_of_a_folder(address: str, tmp_path: Path) -> None:
     data = ShardData(tmp_path, batch_size=1, window=8.0, num_workers=0)
     data.setup("fit")

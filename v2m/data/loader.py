@@ -1,4 +1,4 @@
-"""What loaders of training batches share: they go on where they ended, and their state says where that is."""
+"""Base of the loaders of training batches, which go on where they ended."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingLoader(ABC):
-    """Batches of one rank, whose `position` is that of the next one in the order, over all ranks, in samples.
+    """Batches of one rank.
 
-    `num_workers` processes read ahead; `pin_memory` places batches in page-locked memory, which a GPU copies faster.
+    `position` is that of the next batch in the order, over all ranks, in samples. `num_workers` processes read ahead; `pin_memory` places batches in page-locked memory, which a GPU copies faster.
     """
 
     num_workers: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,15 @@ from v2m.data.shards import CorruptSampleError, OnCorrupt, ShardReader, decode
 from v2m.data.streaming import RemoteShards, StreamingLoader
 from v2m.data.video_jobs import VideoJobs
 
-COMPARED_FIELDS = [f.name for f in fields(Manifest) if f.name not in {"tagger", "shards", "dropped", "version"}]
-
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class ResumableLoader(TrainingLoader):
-    """Batches of one rank from a folder. An `endless` loader goes on in each pass where the last one ended."""
+    """Batches of one rank from folders.
+
+    An `endless` loader goes on in each pass where the last one ended.
+    """
 
     shards: ShardReader
     collator: CropCollator
@@ -112,7 +113,8 @@ class ShardData(lightning.LightningDataModule):
     """Folders or addresses of shards from `v2m prepare`; for `predict`, videos.
 
     Args:
-        train: Folder or address of training data, which is streamed from an address; only `predict` needs none.
+        train: Folder or address of training data, or a list of some, all prepared alike; an address is streamed. Only
+            `predict` needs none.
         validation: Folder of validation data, or address from which it is copied first; None validates nothing.
         test: Folder or address of test data; None is that of validation.
         batch_size: Clips of one step on one device.
@@ -128,7 +130,7 @@ class ShardData(lightning.LightningDataModule):
 
     def __init__(
         self,
-        train: str | Path | None = None,
+        train: list[str] | str | Path | None = None,
         validation: str | Path | None = None,
         test: str | Path | None = None,
         *,
@@ -149,55 +151,46 @@ class ShardData(lightning.LightningDataModule):
         problems += [] if num_workers >= 0 else [f"num_workers {num_workers} must be 0 or more"]
         if problems:
             raise UsageError("data: " + "; ".join(problems))
-        self._places = {"fit": train, "validate": validation, "test": test or validation}
+        self._train = [str(place) for place in (train if isinstance(train, list) else [train]) if place is not None]
+        self._validation, self._test = validation, test or validation
+        if len({*map(is_address, self._train)}) > 1:
+            raise UsageError("data.train: some are folders and some are addresses: give one kind")
         self.batch_size, self.window, self.edge_share = batch_size, window, edge_share
         self.num_workers, self.seed = num_workers, seed
         self._on_corrupt: OnCorrupt = on_corrupt
         self._verify_hashes = verify_hashes
-        self._shards: dict[str, ShardReader] = {}
-        self._streams: dict[str, RemoteShards] = {}
+        self._shards: dict[tuple[str, ...], ShardReader] = {}
+        self._stream: RemoteShards | None = None
         self._videos, self._out = videos, out
 
     @property
     def manifest(self) -> Manifest:
         """The manifest of the training shards. Raise UsageError where none are given."""
-        place = self._places["fit"]
-        if place is None:
-            raise UsageError("there is nothing to learn from: give `data.train`, a folder of prepared videos")
-        return self._open_stream(place).manifest if is_address(str(place)) else self._open(place).manifest
+        return self._open_train().manifest
 
     def setup(self, stage: str) -> None:
         """Open the shards. Raise DependencyError where they are missing, damaged or prepared differently."""
         if stage == "predict":
             return
-        own = self.manifest
-        for place in {self._places[stage] for stage in ("validate", "test")} - {None, self._places["fit"]}:
+        own, name = self.manifest, printable_address(self._train[0])
+        for place in {self._validation, self._test} - {None}:
             assert place is not None
-            other = self._open(place).manifest
-            differing = [name for name in COMPARED_FIELDS if getattr(own, name) != getattr(other, name)]
-            if differing:
-                names = [repr(printable_address(str(each))) for each in (place, self._places["fit"])]
-                problem = f"{names[0]} was prepared with another {', '.join(differing)}"
-                raise DependencyError(f"{problem} than {names[1]}: prepare both alike")
+            own.check_same(self._open(str(place)).manifest, name, printable_address(str(place)))
 
     def train_dataloader(self) -> TrainingLoader:
-        place = self._places["fit"]
-        if place is None or not is_address(str(place)):
-            return self._loader(place, endless=True)
-        shards, (world, rank) = self._open_stream(place), self._ranks
-        collator, pin_memory = CropCollator(shards.manifest, self.window, self.edge_share), torch.cuda.is_available()
+        shards, (world, rank) = self._open_train(), self._ranks
+        if isinstance(shards, ShardReader):
+            return self._loader(shards, endless=True)
         sizes = self.batch_size, self.seed, world, rank, self.num_workers
-        return StreamingLoader(shards, collator, *sizes, pin_memory)
+        return StreamingLoader(shards, self._collator(shards.manifest), *sizes, torch.cuda.is_available())
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
-        place = self._places["validate"]
-        return [] if place is None else self._loader(place, endless=False)
+        return [] if self._validation is None else self._loader(self._open(str(self._validation)), endless=False)
 
     def test_dataloader(self) -> ResumableLoader:
-        place = self._places["test"]
-        if place is None:
+        if self._test is None:
             raise UsageError("there is nothing to test on: give `data.test`, the folder of prepared videos")
-        return self._loader(place, endless=False)
+        return self._loader(self._open(str(self._test)), endless=False)
 
     def predict_dataloader(self) -> VideoJobs:
         return VideoJobs.from_inputs(self._videos, self._out, self.trainer)
@@ -206,29 +199,32 @@ class ShardData(lightning.LightningDataModule):
     def _ranks(self) -> tuple[int, int]:
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
-    def _loader(self, place: str | Path | None, *, endless: bool) -> ResumableLoader:
-        shards, (world, rank) = self._open(place), self._ranks
-        sampler = ResumableSampler(len(shards), self.batch_size, self.seed, world, rank)
-        collator, pin_memory = CropCollator(shards.manifest, self.window, self.edge_share), torch.cuda.is_available()
-        return ResumableLoader(shards, collator, sampler, endless, self.num_workers, pin_memory)
+    def _loader(self, shards: ShardReader, *, endless: bool) -> ResumableLoader:
+        sampler = ResumableSampler(len(shards), self.batch_size, self.seed, *self._ranks)
+        pin_memory = torch.cuda.is_available()
+        return ResumableLoader(shards, self._collator(shards.manifest), sampler, endless, self.num_workers, pin_memory)
 
-    def _open(self, place: str | Path | None) -> ShardReader:
-        """Open a folder, or the copy of what is at an address."""
-        assert place is not None
-        name = str(place)
-        if name not in self._shards:
-            folder = copy_dataset(name) if is_address(name) else Path(name)
-            reader = ShardReader(folder, on_corrupt=self._on_corrupt, verify_hashes=self._verify_hashes)
-            self._shards[name] = reader
-        return self._shards[name]
+    def _collator(self, manifest: Manifest) -> CropCollator:
+        return CropCollator(manifest, self.window, self.edge_share)
 
-    def _open_stream(self, address: str | Path) -> RemoteShards:
-        name = str(address)
+    def _open_train(self) -> ShardReader | RemoteShards:
+        if not self._train:
+            raise UsageError("there is nothing to learn from: give `data.train`, a folder of prepared videos")
+        if not is_address(self._train[0]):
+            return self._open(*self._train)
         if self._verify_hashes:
             raise UsageError("`data.verify_hashes` reads all shards, and those of an address are streamed: copy them")
-        if name not in self._streams:
-            self._streams[name] = RemoteShards.open(name, self._on_corrupt)
-        return self._streams[name]
+        if self._stream is None:
+            self._stream = RemoteShards.open(*self._train, on_corrupt=self._on_corrupt)
+        return self._stream
+
+    def _open(self, *places: str) -> ShardReader:
+        """Open folders, or copies of what is at addresses."""
+        if places not in self._shards:
+            folders = [copy_dataset(place) if is_address(place) else Path(place) for place in places]
+            options = {"on_corrupt": self._on_corrupt, "verify_hashes": self._verify_hashes}
+            self._shards[places] = ShardReader(*folders, **options)
+        return self._shards[places]
 
 
 def attached_shards(trainer: lightning.Trainer) -> ShardData | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,28 @@ class Manifest:
             TEXT: (None, self.text_dim),
         }
 
+    def check_same(self, other: Manifest, name: str, other_name: str) -> None:
+        """Raise DependencyError where the samples of `other` are of another kind than those of this dataset."""
+        own = {field.name for field in fields(self)} - {"tagger", "shards", "dropped", "version"}
+        differing = sorted(field for field in own if getattr(self, field) != getattr(other, field))
+        if differing:
+            problem = f"{other_name!r} was prepared with another {', '.join(differing)}"
+            raise DependencyError(f"{problem} than {name!r}: prepare both alike")
+
+    @classmethod
+    def joined(cls, manifests: Mapping[str, Manifest]) -> Manifest:
+        """Return the manifest of several datasets, given by name, as one: it has the shards of all.
+
+        Raises DependencyError where one has no samples, or where they are of different kinds.
+        """
+        (first, manifest), *others = manifests.items()
+        for name, each in manifests.items():
+            if each.num_samples < 1:
+                raise DependencyError(f"{name!r} holds no samples: prepare some videos with v2m prepare")
+        for name, other in others:
+            manifest.check_same(other, first, name)
+        return replace(manifest, shards=tuple(shard for each in manifests.values() for shard in each.shards))
+
     def write(self, folder: Path) -> None:
         with atomic_write(folder / MANIFEST) as file:
             file.write(json.dumps(asdict(self), indent=1).encode() + b"\n")
@@ -120,7 +142,10 @@ class Manifest:
 
     @classmethod
     def parse(cls, content: bytes, name: str) -> Manifest:
-        """Return the manifest in a file's content; `name` stands for it in the DependencyError for another version."""
+        """Return the manifest in the content of a file.
+
+        Raises DependencyError, in which `name` stands for the file, where it is broken or of another version.
+        """
         cure = "make it with v2m prepare again"
         try:
             values = json.loads(content)

@@ -36,27 +36,18 @@ class CorruptSampleError(ValueError):
 
 
 class ShardReader:
-    """The samples of a folder, by index.
+    """The samples of one or several folders, by index.
 
     `on_corrupt` refuses a shard that differs from the manifest, or skips the samples that it lacks; `verify_hashes`
-    first compares all of each shard with its SHA-256. Raises DependencyError with all problems of the dataset.
+    first compares all of each shard with its SHA-256. Raises DependencyError with all problems of a dataset.
     """
 
-    def __init__(self, folder: Path, *, on_corrupt: OnCorrupt = "refuse", verify_hashes: bool = False) -> None:
-        self.folder, self.manifest, self.on_corrupt = folder, Manifest.read(folder), on_corrupt
-        if self.manifest.num_samples < 1:
-            raise DependencyError(f"{str(folder)!r} holds no samples: prepare some videos with v2m prepare")
-        paths = ((shard.file, folder / shard.file) for shard in self.manifest.shards)
-        sizes = {name: path.stat().st_size for name, path in paths if path.is_file()}
-        hashed = [shard for shard in self.manifest.shards if verify_hashes and sizes.get(shard.file) == shard.num_bytes]
-        report_problems(
-            str(folder),
-            [
-                *size_problems(str(folder), self.manifest, sizes),
-                *filter(None, (_hash_problem(folder, s) for s in hashed)),
-            ],
-            on_corrupt,
-        )
+    def __init__(self, *folders: Path, on_corrupt: OnCorrupt = "refuse", verify_hashes: bool = False) -> None:
+        manifests = {str(folder): Manifest.read(folder) for folder in folders}
+        for folder in folders:
+            _check_folder(folder, manifests[str(folder)], on_corrupt, verify_hashes)
+        self.manifest, self.on_corrupt = Manifest.joined(manifests), on_corrupt
+        self._paths = [Path(folder, shard.file) for folder, each in manifests.items() for shard in each.shards]
         self._cumulative = list(accumulate(shard.num_samples for shard in self.manifest.shards))
         self._indexes: dict[int, np.ndarray] = {}
 
@@ -77,7 +68,7 @@ class ShardReader:
         if row >= len(locations):
             raise CorruptSampleError(f"{shard.file} lacks sample {row}")
         members: dict[str, bytes] = {}
-        with (self.folder / shard.file).open("rb") as file:
+        with self._paths[shard_number].open("rb") as file:
             for name, (offset, size) in zip(MEMBERS, locations[row].tolist(), strict=True):
                 if offset < 0 or size > MAX_MEMBER_BYTES:
                     fault = "no" if offset < 0 else "a huge"
@@ -91,7 +82,7 @@ class ShardReader:
     def _shard_index(self, shard_number: int) -> np.ndarray:
         if shard_number not in self._indexes:
             shard = self.manifest.shards[shard_number]
-            path = self.folder / shard.file
+            path = self._paths[shard_number]
             try:
                 locations = index_tar(path)
             except FileNotFoundError:  # reported when the folder was opened, and refused there unless they are skipped
@@ -130,9 +121,9 @@ def index_tar(path: Path) -> np.ndarray:
 
 
 def size_problems(name: str, manifest: Manifest, sizes: Mapping[str, int]) -> list[str]:
-    """Return which shards are missing or have another size than the manifest says; `sizes` are those of the files.
+    """Return which shards are missing or have another size than the manifest says.
 
-    Raises DependencyError for a manifest that names a file outside of its folder or address, `name`.
+    `sizes` are those of the files. Raises DependencyError for a manifest that names a file outside of its folder or address, `name`.
     """
     problems = []
     for shard in manifest.shards:
@@ -152,6 +143,17 @@ def report_problems(name: str, problems: Sequence[str], on_corrupt: OnCorrupt) -
         raise DependencyError(f"{name!r}: {'; '.join(problems)}: copy or prepare it again")
     for problem in problems:
         logger.warning("%s: %s", name, problem)
+
+
+def _check_folder(folder: Path, manifest: Manifest, on_corrupt: OnCorrupt, verify_hashes: bool) -> None:
+    """Log the problems of a dataset, or raise DependencyError with all of them."""
+    name, paths = str(folder), {shard.file: folder / shard.file for shard in manifest.shards}
+    sizes = {file: path.stat().st_size for file, path in paths.items() if path.is_file()}
+    problems = size_problems(name, manifest, sizes)
+    if verify_hashes:
+        whole = (shard for shard in manifest.shards if sizes.get(shard.file) == shard.num_bytes)
+        problems += filter(None, (_hash_problem(folder, shard) for shard in whole))
+    report_problems(name, problems, on_corrupt)
 
 
 def _hash_problem(folder: Path, shard: Shard) -> str | None:

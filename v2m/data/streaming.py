@@ -30,7 +30,7 @@ from v2m.core.errors import DependencyError, InvalidInputError, UsageError, erro
 from v2m.core.remote import printable_address
 from v2m.data.collate import Batch, Clip, CropCollator
 from v2m.data.loader import MAX_RETRIES, TrainingLoader
-from v2m.data.schema import MANIFEST, MEMBERS, Manifest, Shard
+from v2m.data.schema import MANIFEST, MEMBERS, Manifest
 from v2m.data.shards import CorruptSampleError, OnCorrupt, Sample, decode, report_problems, size_problems
 
 MIXED_SHARDS = 8
@@ -46,24 +46,28 @@ class NotATarError(ValueError):
 
 @dataclass(frozen=True)
 class RemoteShards:
-    """The shards of a dataset at an address, each read from its start."""
+    """The shards of one or several datasets at addresses, each read from its start."""
 
-    address: str
+    addresses: tuple[str, ...]  # of the shards
     manifest: Manifest
     on_corrupt: OnCorrupt = "refuse"
 
     @classmethod
-    def open(cls, address: str, on_corrupt: OnCorrupt = "refuse") -> RemoteShards:
-        """Read the manifest, and compare the sizes of all shards with it.
+    def open(cls, *addresses: str, on_corrupt: OnCorrupt = "refuse") -> RemoteShards:
+        """Read the manifests, and compare the sizes of all shards with them.
 
-        Raises DependencyError with all problems of the dataset where `on_corrupt` refuses them, InvalidInputError where
-        the address cannot be read.
+        Raises DependencyError with all problems of a dataset where `on_corrupt` refuses them, InvalidInputError where
+        an address cannot be read.
         """
-        manifest = Manifest.parse(remote.read_bytes(remote.join(address, MANIFEST)), printable_address(address))
-        files = remote.list_files(f"{address.rstrip('/')}/")
-        name, sizes = printable_address(address), {file.name: file.size for file in files}
-        report_problems(name, size_problems(name, manifest, sizes), on_corrupt)
-        return cls(address, manifest, on_corrupt)
+        manifests: dict[str, Manifest] = {}
+        for address in addresses:
+            name = printable_address(address)
+            manifest = Manifest.parse(remote.read_bytes(remote.join(address, MANIFEST)), name)
+            sizes = {file.name: file.size for file in remote.list_files(f"{address.rstrip('/')}/")}
+            report_problems(name, size_problems(name, manifest, sizes), on_corrupt)
+            manifests[address] = manifest
+        shards = [remote.join(address, shard.file) for address, each in manifests.items() for shard in each.shards]
+        return cls(tuple(shards), Manifest.joined(manifests), on_corrupt)
 
     def __len__(self) -> int:
         return self.manifest.num_samples
@@ -74,12 +78,13 @@ class RemoteShards:
         They are as many as the manifest says. Raises DependencyError for a damaged shard where it is refused, and where
         it cannot be reached again and again.
         """
-        shard, row, attempt = self.manifest.shards[shard_number], first, 1
+        shard, address = self.manifest.shards[shard_number], self.addresses[shard_number]
+        name, row, attempt = repr(printable_address(address)), first, 1
         problem = "it ends early"
         while row < shard.num_samples:
             begin = row
             try:
-                for members in self._read(shard, row):
+                for members in _read_tar(address, row):
                     yield members
                     row += 1
                     if row == shard.num_samples:
@@ -93,39 +98,37 @@ class RemoteShards:
                 text = error_text(error, 200)
                 attempt = attempt + 1 if row == begin else 2
                 if attempt > MAX_ATTEMPTS:
-                    raise DependencyError(f"{self.name(shard)} cannot be read ({text}): run it again") from None
-                logger.warning("%s: %s: it is tried again", self.name(shard), text)
+                    raise DependencyError(f"{name} cannot be read ({text}): run it again") from None
+                logger.warning("%s: %s: it is tried again", name, text)
                 time.sleep(RETRY_S * 2.0 ** (attempt - 2))
                 continue
             break
         else:
             return
-        message = f"{self.name(shard)} is damaged: {row} samples instead of {shard.num_samples} ({problem})"
+        message = f"{name} is damaged: {row} samples instead of {shard.num_samples} ({problem})"
         if self.on_corrupt == "refuse":
             raise DependencyError(f"{message}; copy it again, or go on without them: on_corrupt: skip")
         logger.warning(message)
         for lost in range(row, shard.num_samples):
             yield CorruptSampleError(f"{shard.file} lacks sample {lost}")
 
-    def name(self, shard: Shard) -> str:
-        return repr(remote.join(printable_address(self.address), shard.file))
 
-    def _read(self, shard: Shard, first: int) -> Iterator[Mapping[str, bytes]]:
-        """Yield the samples of a tar from `first` on. Raise NotATarError where it is none, or ends early."""
-        with remote.open_file(remote.join(self.address, shard.file)) as file:
-            stream = BufferedReader(file)
-            if stream.peek(512)[TAR_MAGIC] != b"ustar":  # a compressed tar may unpack to any size
-                raise NotATarError("it is no plain tar")
-            samples = group_by_keys(tar_file_expander([{"url": shard.file, "stream": stream}]))
-            try:
-                for row, sample in enumerate(samples):
-                    if row >= first:
-                        yield sample
-            except Exception as error:
-                error.args = tuple(value for value in error.args if value not in {stream, shard.file})  # webdataset's
-                if isinstance(error, TarError | ValueError):
-                    raise NotATarError(error_text(error, 200)) from None
-                raise
+def _read_tar(address: str, first: int) -> Iterator[Mapping[str, bytes]]:
+    """Yield the samples of a tar from `first` on. Raise NotATarError where it is none, or ends early."""
+    with remote.open_file(address) as file:
+        stream = BufferedReader(file)
+        if stream.peek(512)[TAR_MAGIC] != b"ustar":  # a compressed tar may unpack to any size
+            raise NotATarError("it is no plain tar")
+        samples = group_by_keys(tar_file_expander([{"url": address, "stream": stream}]))
+        try:
+            for row, sample in enumerate(samples):
+                if row >= first:
+                    yield sample
+        except Exception as error:
+            error.args = tuple(value for value in error.args if value not in {stream, address})  # webdataset's
+            if isinstance(error, TarError | ValueError):
+                raise NotATarError(error_text(error, 200)) from None
+            raise
 
 
 class Draw(NamedTuple):
@@ -138,7 +141,10 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamOrder:
-    """Order of the samples of one of `num_streams` streams; `counts` are the numbers of samples of all shards."""
+    """Order of the samples of one of `num_streams` streams.
+
+    `counts` are the numbers of samples of all shards.
+    """
 
     counts: tuple[int, ...]
     seed: int = 0
@@ -196,7 +202,7 @@ class StreamingLoader(TrainingLoader):
         if num_streams > num_shards:
             problem = f"{num_shards} shards are too few for {self.world_size} ranks with {self.num_workers} workers"
             cure = "give a lower `data.num_workers`, or prepare with a lower `--shard-samples`"
-            raise UsageError(f"{printable_address(self.shards.address)!r}: {problem}: {cure}")
+            raise UsageError(f"{problem}: {cure}")
 
     def __len__(self) -> int:
         return max(1, len(self.shards) // self.step)
@@ -242,7 +248,10 @@ class _StreamDataset(IterableDataset[Batch]):
 
 
 class _StreamReader:
-    """The clips of one stream. A sample that cannot be used is replaced by the next one of the stream that can."""
+    """The clips of one stream.
+
+    A sample that cannot be used is replaced by the next one of the stream that can.
+    """
 
     def __init__(self, shards: RemoteShards, collator: CropCollator, order: StreamOrder) -> None:
         self._shards, self._collator, self._order = shards, collator, order

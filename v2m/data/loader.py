@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 class TrainingLoader(ABC):
     """Batches of one rank.
 
-    `position` is that of the next batch in the order, over all ranks, in samples. `num_workers` processes read ahead; `pin_memory` places batches in page-locked memory, which a GPU copies faster.
+    `position` is that of the next batch in the order, over all ranks, in samples. `num_workers` processes read ahead;
+    `pin_memory` places batches in page-locked memory, which a GPU copies faster.
     """
 
     num_workers: int

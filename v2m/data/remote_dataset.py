@@ -34,8 +34,8 @@ def local_folder(address: str) -> Iterator[Path]:
 def copy_dataset(address: str) -> Path:
     """Copy the manifest and the shards at an address to a folder of this machine, and return it.
 
-    What is there already is kept. A copy lies below `V2M_CACHE`, whose limit of size does not count it. Raises DependencyError where there is no
-    dataset, or where it changes meanwhile.
+    What is there already is kept. A copy lies below `V2M_CACHE`, whose limit of size does not count it. Raises
+    DependencyError where there is no dataset, or where it changes meanwhile.
     """
     files, folder = _list(address), _cached(address, "copies")
     if MANIFEST not in files:

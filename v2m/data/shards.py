@@ -123,7 +123,8 @@ def index_tar(path: Path) -> np.ndarray:
 def size_problems(name: str, manifest: Manifest, sizes: Mapping[str, int]) -> list[str]:
     """Return which shards are missing or have another size than the manifest says.
 
-    `sizes` are those of the files. Raises DependencyError for a manifest that names a file outside of its folder or address, `name`.
+    `sizes` are those of the files. Raises DependencyError for a manifest that names a file outside of its folder or
+    address, `name`.
     """
     problems = []
     for shard in manifest.shards:

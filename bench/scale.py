@@ -1,12 +1,17 @@
-"""Growth of `v2m prepare` on a Ray cluster: speed, the driver's memory, and a killed worker.
+"""Growth of `v2m prepare` on a Ray cluster: speed, the driver's memory, a killed worker, an S3 server, bookkeeping.
 
-    uv run --all-extras python -m bench.scale                # 10 clips
-    uv run --all-extras python -m bench.scale --count 100
-    uv run --all-extras python -m bench.scale --count 1000
+    uv run --all-extras --all-groups python -m bench.scale                 # 10 clips
+    uv run --all-extras --all-groups python -m bench.scale --count 100
+    uv run --all-extras --all-groups python -m bench.scale --count 1000
+    uv run --all-extras --all-groups python -m bench.scale --count 200 --s3
+    uv run --all-extras --all-groups python -m bench.scale --bookkeeping 10000 100000 1000000
 
 `v2m synthesize` makes the clips, with scores and without sound; encoders are the built-in ones. They are prepared by
-the local engine, by one worker of Ray, by two, and by two of which one is killed after the first video. Whole commands
-are timed, the start of the cluster included.
+the local engine, by one worker of Ray, by two, and by two of which one is killed after the first video; then once more,
+which does nothing. Whole commands are timed, the start of the cluster included. With `--s3` the last two runs read from
+and write to a bucket of a real S3 server on the loopback address. `--bookkeeping` measures what a dataset of so many
+videos costs beside its samples: listing its files, and reading its records and its manifest, each in a process of its
+own, with made records.
 """
 
 from __future__ import annotations
@@ -14,17 +19,30 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
+import fsspec
+from moto.server import ThreadedMotoServer
+
 from bench.default_recipe import ROOT, process_tree, resident_mb
+from tests.fixtures.tiny.shards import KEPT
+from v2m.core import remote
+from v2m.data import progress_log, sources
+from v2m.data.progress_log import PrepareRecord
+from v2m.data.schema import Manifest, Shard
+from v2m.data.writer import VideoPart
 
 BUILT_IN = (
     "--codec=v2m-score-1",
@@ -32,6 +50,10 @@ BUILT_IN = (
     "--text-encoder=v2m-hashed-words-1",
 )
 POLL_S = 0.05
+SHARD_SAMPLES = 20
+BUCKET = "s3://scale"
+FILES_PER_FOLDER = 1000  # of made ones
+PARTS = ("listing", "records", "manifest")
 
 
 class Run(NamedTuple):
@@ -41,18 +63,18 @@ class Run(NamedTuple):
     driver_mb: float
 
 
-def prepare(clips: Path, out: Path, *options: str, kill: bool = False) -> Run:
-    """Prepare `clips`; with `kill`, end one worker as soon as a video is finished."""
-    command = [sys.executable, "-m", "v2m", "prepare", *BUILT_IN, "--shard-samples=20", "--quiet", *options]
+def prepare(clips: Path | str, out: Path | str, *options: str, kill_when: tuple[Path, str] | None = None) -> Run:
+    """Prepare `clips`; with `kill_when`, end one worker as soon as a file of that pattern is in that folder."""
+    command = [sys.executable, "-m", "v2m", "prepare", *BUILT_IN, f"--shard-samples={SHARD_SAMPLES}", "--quiet"]
     start, peak, killed = time.perf_counter(), 0.0, False
-    process = subprocess.Popen([*command, str(clips), str(out)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, *options, str(clips), str(out)], cwd=ROOT, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         peak = max(peak, resident_mb(process.pid))
-        if kill and not killed and (out / "prepared.jsonl").exists():
+        if kill_when is not None and not killed and any(kill_when[0].glob(kill_when[1])):
             killed = kill_worker(process.pid)
         time.sleep(POLL_S)
     assert process.returncode == 0, f"{command} ended with {process.returncode}"
-    assert killed or not kill, "no worker was killed: give more clips"
+    assert killed or kill_when is None, "no worker was killed: give more clips"
     return Run(time.perf_counter() - start, peak)
 
 
@@ -66,8 +88,17 @@ def kill_worker(driver: int) -> bool:
     return False
 
 
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.suffix}
+def digests(place: Path | str) -> dict[str, str]:
+    """Return the SHA-256 of shards, manifest and settings in a folder or at an address."""
+    if isinstance(place, Path):
+        contents = {path.name: path.read_bytes() for path in place.iterdir() if path.suffix}
+    else:
+        contents = {file.name: remote.read_bytes(file.address) for file in remote.list_files(f"{place}/")}
+    return {
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in contents.items()
+        if name.endswith((".tar", "dataset.json", "settings.json"))
+    }
 
 
 def kept(folder: Path) -> int:
@@ -76,42 +107,137 @@ def kept(folder: Path) -> int:
     return sum(record["part"] is not None for record in records)
 
 
+@contextmanager
+def s3_server(cache: Path) -> Iterator[None]:
+    """Run an S3 server on the loopback address, with a bucket, and set the variables by which it is reached."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it reports each request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    os.environ |= {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ |= {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "V2M_CACHE": str(cache)}
+    try:
+        fsspec.filesystem("s3").mkdir(BUCKET.partition("://")[2])
+        yield
+    finally:
+        server.stop()
+
+
+def measure(count: int, seconds: float, *, s3: bool, folder: Path) -> dict[str, float | bool]:
+    """Run all, print a table, and return the figures."""
+    clips, local = folder / "clips", folder / "local"
+    make = ["synthesize", str(clips), f"--count={count}", f"--seconds={seconds}", "--scores-only"]
+    subprocess.run([sys.executable, "-m", "v2m", *make], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    two = ("--engine=ray", "--processes=2")
+    runs = {
+        "local": prepare(clips, local, "--processes=1"),
+        "ray 1": prepare(clips, folder / "ray 1", "--engine=ray", "--processes=1"),
+        "ray 2": prepare(clips, folder / "ray 2", *two),
+    }
+    with s3_server(folder / "cache") if s3 else nullcontext():
+        source: Path | str = clips
+        out: Path | str = folder / "killed"
+        records = "killed/prepared.jsonl"
+        if s3:
+            for path in clips.iterdir():
+                remote.write_file(path, f"{BUCKET}/clips/{path.name}")
+            source, out, records = f"{BUCKET}/clips", f"{BUCKET}/shards", "cache/datasets/*/prepared.jsonl"
+        runs["killed"] = prepare(source, out, *two, kill_when=(folder, records))
+        made = digests(out)
+        if s3:
+            remote.download(remote.find_file(f"{BUCKET}/shards/prepared.jsonl"), folder / "prepared.jsonl")
+        num_kept = kept(folder if s3 else folder / "killed")
+        runs["again"] = prepare(source, out, *two)
+        unchanged = digests(out) == made
+    expected = digests(local)
+    equal = all(digests(folder / name) == expected for name in ("ray 1", "ray 2")) and made == expected
+    sizes = {name: (local / name).stat().st_size for name in ("prepared.jsonl", "dataset.json")}
+    shards = sum(path.stat().st_size for path in local.glob("*.tar"))
+    print("| run | seconds | videos an hour | driver, MB |\n|---|---|---|---|")
+    for name, run in runs.items():
+        print(f"| {name} | {run.seconds:.1f} | {3600 * count / run.seconds:.0f} | {run.driver_mb:.0f} |")
+    print(f"{num_kept} of {count} clips kept; shards {shards / 1e6:.2f} MB; {sizes}")
+    return {
+        "clips": count,
+        "s3": s3,
+        "equal_shards": equal,
+        "lost_after_kill": kept(local) - num_kept,
+        "unchanged_by_second_run": unchanged,
+        "driver_mb": round(max(run.driver_mb for name, run in runs.items() if name != "local"), 1),
+        "videos_per_hour_1": round(3600 * count / runs["ray 1"].seconds, 1),
+        "videos_per_hour_2": round(3600 * count / runs["ray 2"].seconds, 1),
+        "ledger_bytes_per_video": round(sizes["prepared.jsonl"] / count, 1),
+        "manifest_bytes_per_shard": round(sizes["dataset.json"] / len([*local.glob("*.tar")]), 1),
+        "shard_bytes_per_second": round(shards / (count * seconds), 1),
+    }
+
+
+def make_bookkeeping(count: int, folder: Path) -> None:
+    """Write empty videos, records and a manifest, as of a dataset of `count` videos."""
+    for number in range(count):
+        parent = folder / "videos" / f"{number // FILES_PER_FOLDER:06d}"
+        if number % FILES_PER_FOLDER == 0:
+            parent.mkdir(parents=True)
+        (parent / f"{number:09d}.mp4").touch()
+    with (folder / "prepared.jsonl").open("wb") as file:
+        for number in range(count):
+            name = f"{number // FILES_PER_FOLDER:06d}/{number:09d}.mp4"
+            key = hashlib.sha256(name.encode()).hexdigest()
+            state = [["video", name, 12_345_678, 1_760_000_000_000_000_000]]
+            part = VideoPart(f"{number:09d}-{key[:10]}", 1, 10.0, 123_456, key)
+            file.write(PrepareRecord(name, part.key, state, part).to_line())
+    shards = tuple(
+        Shard(f"{number:06d}-{number:010x}.tar", 12_345_678, f"{number:064x}", 100, 1000.0)
+        for number in range(count // 100)
+    )
+    (folder / "dataset.json").write_text(json.dumps(asdict(KEPT) | {"shards": [asdict(shard) for shard in shards]}))
+
+
+def bookkeeping_part(part: str, folder: Path) -> None:
+    """Do one part of the bookkeeping; print its seconds and the memory that it took, in MB."""
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    if part == "listing":
+        found: object = sources.discover_videos([folder / "videos"])
+    else:
+        found = progress_log.read_records(folder) if part == "records" else Manifest.read(folder)
+    seconds = time.perf_counter() - start
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert found
+    print(json.dumps([round(seconds, 3), round(grown, 1)]))
+
+
+def measure_bookkeeping(counts: list[int]) -> dict[str, dict[str, list[float]]]:
+    """Print a table of seconds and MB, and return the figures by number of videos and part."""
+    figures: dict[str, dict[str, list[float]]] = {}
+    print("| videos | listing | records | manifest |\n|---|---|---|---|")
+    for count in counts:
+        with tempfile.TemporaryDirectory() as temporary:
+            make_bookkeeping(count, Path(temporary))
+            rows = {}
+            for part in PARTS:
+                command = [sys.executable, "-m", "bench.scale", "--part", part, temporary]
+                rows[part] = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+        print(f"| {count:,} | " + " | ".join(f"{s:.2f} s, {mb:.0f} MB" for s, mb in rows.values()) + " |")
+        figures[str(count)] = rows
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--s3", action="store_true", help="the last two runs from and to a bucket")
+    parser.add_argument("--bookkeeping", type=int, nargs="+", metavar="VIDEOS")
+    parser.add_argument("--part", nargs=2, metavar=("PART", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.part:
+        bookkeeping_part(args.part[0], Path(args.part[1]))
+        return
+    if args.bookkeeping:
+        print(json.dumps({"seconds_and_mb": measure_bookkeeping(args.bookkeeping)}))
+        return
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        clips = folder / "clips"
-        make = ["synthesize", str(clips), f"--count={args.count}", f"--seconds={args.seconds}", "--scores-only"]
-        subprocess.run([sys.executable, "-m", "v2m", *make], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        runs = {
-            "local": prepare(clips, folder / "local", "--processes=1"),
-            "ray 1": prepare(clips, folder / "ray 1", "--engine=ray", "--processes=1"),
-            "ray 2": prepare(clips, folder / "ray 2", "--engine=ray", "--processes=2"),
-            "killed": prepare(clips, folder / "killed", "--engine=ray", "--processes=2", kill=True),
-        }
-        expected, most = digests(folder / "local"), kept(folder / "local")
-        equal = all(digests(folder / name) == expected for name in runs)
-        lost = most - kept(folder / "killed")
-        shards = sum(path.stat().st_size for path in (folder / "local").glob("*.tar"))
-        ledger = (folder / "local" / "prepared.jsonl").stat().st_size
-        manifest = (folder / "local" / "dataset.json").stat().st_size
-    print("| engine and workers | seconds | videos an hour | driver, MB |\n|---|---|---|---|")
-    for name, run in runs.items():
-        print(f"| {name} | {run.seconds:.1f} | {3600 * args.count / run.seconds:.0f} | {run.driver_mb:.0f} |")
-    print(
-        f"{most} of {args.count} clips kept; shards {shards / 1e6:.2f} MB, records {ledger} bytes, manifest {manifest}"
-    )
-    figures = {
-        "clips": args.count,
-        "equal_shards": equal,
-        "lost_after_kill": lost,
-        "driver_mb": round(max(run.driver_mb for name, run in runs.items() if name != "local"), 1),
-        "videos_per_hour_1": round(3600 * args.count / runs["ray 1"].seconds, 1),
-        "videos_per_hour_2": round(3600 * args.count / runs["ray 2"].seconds, 1),
-    }
+        figures = measure(args.count, args.seconds, s3=args.s3, folder=Path(temporary))
     print(json.dumps(figures))
 
 

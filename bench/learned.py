@@ -64,6 +64,7 @@ DEV_CLIPS = 24
 OCTAVES = (1.0, 2.0, 0.5, 3.0, 1 / 3)
 BRIGHT = 0.42  # middle of the light of synthetic scenes
 SILENT_DB = -50.0  # of a block of 0.1 s
+TAG_ROWS = ("tempo", "key", "instruments", "loudness_motion")
 SYNC_ROWS = ("hits_70ms", "chance_70ms", "gain", "chance_beats", "gain_beats", "hits_40ms", "chance_40ms", "gain_40ms")
 Row = dict[str, float]
 
@@ -221,13 +222,18 @@ def compare(store: PieceStore, args: argparse.Namespace, clips: list[Clip]) -> d
     if not (args.vidmuse or args.unpaired):
         return figures
     paired = PieceStore(Model(args.paired, args.sampling), args.folder) if args.paired else store
-    own = column(sync_rows(paired, clips, args.seeds), "gain")
+    own_rows = sync_rows(paired, clips, args.seeds)
+    own = column(own_rows, "gain")
+    show("the model that is compared", own_rows, SYNC_ROWS)
+    show("", content_rows(paired, clips, args.seeds), TAG_ROWS)
     for name in ("vidmuse", "unpaired"):
         if getattr(args, name) is None:
             continue
-        other = PieceStore(Model(getattr(args, name), args.sampling), args.folder)
+        sampling = args.unpaired_sampling or args.sampling if name == "unpaired" else args.sampling
+        other = PieceStore(Model(getattr(args, name), sampling), args.folder)
         rows = sync_rows(other, clips, args.seeds)
         show(name, rows, SYNC_ROWS)
+        show("", content_rows(other, clips, args.seeds), TAG_ROWS)
         gain = column(rows, "gain")
         figures[f"{name}_gain_of_its_own_ci95"] = interval(gain)
         if name == "vidmuse":
@@ -259,7 +265,7 @@ def real_figures(store: PieceStore, args: argparse.Namespace) -> dict[str, Any]:
     show("real clips with cuts", rows, SYNC_ROWS)
     show("real clips, another's video", wrong, SYNC_ROWS)
     content = content_rows(store, clips, args.seeds)
-    show("all real clips", content, ("loudness_motion", "density_motion", "tempo", "key", "instruments"))
+    show("all real clips", content, ("density_motion", *TAG_ROWS))
     return {
         "real_clips": len(clips),
         "real_clips_with_cuts": len(cut),
@@ -292,6 +298,9 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     """Print all tables; return the figures."""
     clips = synthetic_clips(args.folder / f"clips-{args.seed}-{args.seconds:g}", args.count, args.seconds, args.seed)
     teacher = PieceStore(Teacher(), args.folder)
+    if args.compare_only:
+        store = PieceStore(Model(args.paired or args.model or default_model(), args.sampling), args.folder)
+        return {"clips": len(clips), "seeds": args.seeds, "seed": args.seed, **compare(store, args, clips)}
     store = teacher if args.teacher else PieceStore(Model(args.model or default_model(), args.sampling), args.folder)
     rows = sync_rows(store, clips, args.seeds)
     for kind in ("on beats", "off beats"):
@@ -343,6 +352,7 @@ def main() -> None:
     parser.add_argument("--vidmuse", metavar="MODEL")
     parser.add_argument("--unpaired", metavar="MODEL")
     parser.add_argument("--paired", metavar="MODEL")
+    parser.add_argument("--compare-only", action="store_true", help="measure these alone")
     parser.add_argument("--count", type=int, default=40, help="synthetic clips")
     parser.add_argument("--seconds", type=float, default=8.0, help="of a synthetic clip")
     parser.add_argument("--seeds", type=int, default=3)
@@ -350,6 +360,7 @@ def main() -> None:
     parser.add_argument("--dev", action="store_true", help="for the choice of settings")
     parser.add_argument("--clips", type=Path, nargs="*", default=[], help="real videos, or folders of them")
     parser.add_argument("--sampling", type=json.loads, help="JSON, over the recipe's sampling")
+    parser.add_argument("--unpaired-sampling", type=json.loads, help="the same, for --unpaired")
     parser.add_argument("--folder", type=Path, help="keep clips and pieces here")
     args = parser.parse_args()
     if args.dev:

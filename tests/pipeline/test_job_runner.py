@@ -19,7 +19,7 @@ from v2m.core.errors import UsageError
 from v2m.core.types import InpaintRequest
 from v2m.media import video as videos
 from v2m.mixing.mixer import default_output
-from v2m.pipeline.job_runner import Job, JobCancelledError, JobResult, JobRunner, is_playable
+from v2m.pipeline.job_runner import Job, JobCancelledError, JobResult, JobRunner, is_playable, strip_folders
 from v2m.webapp.form import Form
 
 
@@ -74,6 +74,12 @@ def test_every_candidate_is_a_video_and_the_best_has_all_files(runner: JobRunner
     assert '"file": "a.v2m.mp4"' in sidecar
     assert result.record["settings"]["seed"] == 3
     assert str(tmp_path) not in sidecar, "a sidecar that is given out names no folder of this machine"
+
+
+def test_folders_are_stripped_from_files_but_not_from_words() -> None:
+    words = {"tags": {"caption": "/b/ ends here"}, "hints": {"lyrics": "/ la / la"}}
+    record = {"input": {"file": "/home/me/a.mp4"}, "music": {"takes": [words]}, "settings": words, **words}
+    assert strip_folders(record) == {**record, "input": {"file": "a.mp4"}}
 
 
 SOURCE = "-f lavfi -i testsrc2=s=128x96:r=25:d=1.6 -f lavfi -i sine=440:r=48000:d=1.6"

@@ -29,6 +29,7 @@ MIN_PROGRESS = 0.005  # of a stage; smaller steps are not sent
 TERMINATION_S = 2.0  # that a worker gets to end what it has started
 PLAYABLE = {(".mp4", "h264"), (".webm", "vp8"), (".webm", "vp9")}  # in every usual browser, with 8 bits and 4:2:0
 PREVIEW_HEIGHT = 480  # pixels, at most
+TEXTS = {"tags", "hints"}  # entries of a sidecar without files: a caption may begin with a slash
 Event = tuple[str, Any]  # ("stage", its name), ("progress", 0–1), then ("done", JobResult) or ("failed", (line, code))
 
 
@@ -375,7 +376,7 @@ def _control_settings(controls: Controls) -> dict[str, Any]:
 def strip_folders(value: Any) -> Any:
     """Return plain values with the names of files in the place of their paths."""
     if isinstance(value, Mapping):
-        return {name: strip_folders(item) for name, item in value.items()}
+        return {name: item if name in TEXTS else strip_folders(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [strip_folders(item) for item in value]
     return Path(value).name if isinstance(value, str) and value.startswith("/") else value

@@ -90,7 +90,9 @@ def test_video_source_needs_a_matching_sidecar_and_no_original_audio(folder: Pat
     refused("was made of another video")
     beside.write_text(json.dumps(record | {"range": {"start": 1.0, "end": 4.0}}))
     refused("has music from 1 to 4 s: give the same `start` and `end`")
-    beside.write_text("{")
-    refused("no sidecar 'cuts.v2m.json' of v2m says")
+    for text in ("{", "[" * 100_000):
+        beside.write_text(text)
+        assert inpaint_source.read_sidecar(out) is None
+        refused("no sidecar 'cuts.v2m.json' of v2m says")
     beside.unlink()
     refused("no sidecar 'cuts.v2m.json' of v2m says")

@@ -8,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from mcp_types import CallToolResult, TextContent
 
 from tests.conftest import EXAMPLE, names
 from tests.fixtures.packets import packet_digest
+from tests.fixtures.service_process import workers
 from v2m.cli.mcp import main
+from v2m.pipeline.sidecar import sha256_file
 
 PRINTING = """
 import os, sys
@@ -32,6 +36,16 @@ def hook(event, arguments):
     if event == "import" and arguments[0] in {"v2m.generators.sketch", "v2m.media.mux"}:
         print("printed")
         os.write(1, b"written\\n")
+
+sys.addaudithook(hook)
+"""
+HANGING = """
+import sys, time
+
+def hook(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("cuts.json"):
+        print("hangs", file=sys.stderr, flush=True)
+        time.sleep(60)
 
 sys.addaudithook(hook)
 """
@@ -77,6 +91,8 @@ def test_tools_are_listed_with_schemas_that_refuse_unknown_arguments(tmp_path: P
         assert all(tool.input_schema["additionalProperties"] is False for tool in tools.values())
         assert all(tool.output_schema and tool.description and tool.annotations for tool in tools.values())
         assert tools["score_video"].input_schema["required"] == ["path"]
+        idempotent = {name for name, tool in tools.items() if tool.annotations and tool.annotations.idempotent_hint}
+        assert idempotent == {"list_recipes", "tag_video"}, "the others write another folder each time"
 
     run(work, tmp_path)
 
@@ -132,6 +148,46 @@ def test_a_video_is_scored_then_a_part_of_its_music_is_written_anew(clip: Path) 
     }
 
 
+def test_an_inpainted_result_keeps_its_settings_and_belongs_to_its_video(clip: Path) -> None:
+    other = clip.with_name("other.mp4")
+    other.write_bytes(clip.read_bytes() + b"\0\0\0\x08free")  # the same video in another file
+    tags = {"caption": "/b/ ends here", "genres": ["jazz"], "moods": ["calm"]}
+
+    async def work(client: Client) -> None:
+        settings = {"generator.reverb": 0.1, "mix.lufs": -20, "rank_by": "sync", "commercial_safe": True}
+        asked = {"path": clip.name, "tags": tags, "settings": settings, "seed": 2**31 - 1}
+        scored = (await client.call_tool("score_video", asked)).structured_content
+        part: dict[str, Any] = {"result": scored["video"], "start": 1.5, "end": 3}
+        assert "was made of another video than" in line(
+            await client.call_tool("inpaint_video", {"path": other.name, **part})
+        )
+        part |= {"path": clip.name, "tags": {"genres": [], "moods": None, "tempo": None}}
+        text = line(await client.call_tool("inpaint_video", part))
+        assert "tags.moods: Input should be a valid list" in text
+        part["tags"].pop("moods")
+        result = (await client.call_tool("inpaint_video", part)).structured_content
+        record = json.loads(Path(result["sidecar"]).read_text())["settings"]
+        assert record["generator"]["init_args"]["reverb"] == 0.1
+        assert record["commercial_safe"]
+        assert record["mix"]["lufs"] == -20
+        assert (record["tags"]["caption"], record["tags"]["genres"]) == ("/b/ ends here", [])
+        assert result["seed"] == 0, "the one after the last"
+        assert result["tags"]["caption"] == "/b/ ends here"
+        assert result["tags"]["moods"] == ["calm"]
+
+    run(work, clip.parent)
+
+
+def test_a_long_name_is_cut(clip: Path) -> None:
+    long = clip.rename(clip.with_name("\U00020000" * 60 + ".mp4"))  # 240 bytes
+
+    async def work(client: Client) -> None:
+        scored = await client.call_tool("score_video", {"path": long.name, "candidates": 2, "seed": 1000})
+        assert not scored.is_error, scored.content
+
+    run(work, long.parent)
+
+
 def test_tags_are_named_and_recipes_say_what_they_lack(clip: Path) -> None:
     async def work(client: Client) -> None:
         result = (await client.call_tool("tag_video", {"path": clip.name, "tags": {"tempo": 91}})).structured_content
@@ -180,16 +236,30 @@ WRONG = [
     ("score_video", {"path": "cuts.mp4", "tags": {"tempo": 9000}}, "tempo 9000 is outside 30 to 300"),
     ("score_video", {"path": "cuts.mp4", "tags": {"genre": "jazz"}}, "tags.genre: Extra inputs are not permitted"),
     ("score_video", {"path": "cuts.mp4", "settings": {"limits.duration": 1e9}}, "'limits.duration'"),
+    (
+        "score_video",
+        {"path": "cuts.mp4", "settings": {"tempo": 90}},
+        "rank_by, align_to_cuts, watermark, commercial_safe, gen",
+    ),
     ("score_video", {"path": "cuts.mp4", "settings": {"candidates": 1000}}, "give it as the argument 'candidates'"),
     ("score_video", {"path": "cuts.mp4", "settings": {"generator": {"class_path": "os.system"}}}, "only numbers"),
     ("score_video", {"path": "cuts.mp4", "settings": {"generator.soundfont": "/etc/passwd"}}, "only numbers"),
     ("score_video", {"path": "cuts.mp4", "tags": {"caption": "a" * 20_000}}, "more than 10,000"),
     ("score_video", {"path": "cuts.mp4", "settings": {"mix": "mine.yaml"}}, "'mix' is a group of values"),
-    ("score_video", {"path": "cuts.mp4", "settings": {str(n): n for n in range(500)}}, "settings: "),
+    ("score_video", {"path": "cuts.mp4", "settings": {f"mix.{n}": n for n in range(500)}}, "settings: "),
     ("score_video", {"path": "long.mp4"}, "long.mp4"),
     ("tag_video", {"path": "long.mp4"}, "more than 10 s"),
     ("inpaint_video", {"path": "cuts.mp4", "result": "cuts.mp4", "start": 2, "end": 1}, "start 2 is not before end 1"),
     ("inpaint_video", {"path": "cuts.mp4", "result": "cuts.mp4", "start": 1, "end": 2}, "no sidecar"),
+    ("inpaint_video", {"path": "cuts.mp4", "result": "deep.mp4", "start": 1, "end": 2}, "no sidecar"),
+    *[
+        (
+            "inpaint_video",
+            {"path": "cuts.mp4", "result": name, "start": 1, "end": 2},
+            "json' is no file below the allowed",
+        )
+        for name in ("linked.mp4", "pipe_beside.mp4", "take.seed4.mp4", "music.mp4")
+    ],
     ("inpaint_video", {"path": "cuts.mp4", "result": "../secret.mp4", "start": 1, "end": 2}, "is no file below"),
     ("inpaint_video", {"path": "cuts.mp4", "result": "forged.mp4", "start": 1, "end": 2}, "names no value of a recipe"),
     ("list_recipes", {"names": ["../../etc/passwd"]}, "unknown recipe"),
@@ -202,7 +272,8 @@ def hostile(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a clip, and ways out of it; a forged sidecar sets what no caller may."""
     folder = tmp_path_factory.mktemp("hostile") / "allowed"
     folder.mkdir()
-    for path in (folder / "cuts.mp4", folder / "forged.mp4", folder.parent / "secret.mp4"):
+    results = ("forged", "deep", "linked", "pipe_beside", "take.seed4", "music")
+    for path in (folder / "cuts.mp4", *(folder / f"{name}.mp4" for name in results), folder.parent / "secret.mp4"):
         shutil.copy(clip, path)
     shutil.copy(EXAMPLE, folder / "long.mp4")
     (folder / "link.mp4").symlink_to(folder.parent / "secret.mp4")
@@ -212,7 +283,16 @@ def hostile(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mine.yaml").write_text("generator: {class_path: os.system}\n")
     settings = {"mix": {"original": "replace"}, "tags": {"..": {"class_path": "os.system"}}, "start": None}
     record = {"recipe": "sketch", "settings": {**settings, "align_to_cuts": True}, "seed": [1]}
+    record["input"] = {"sha256": sha256_file(clip)}
     (folder / "forged.json").write_text(json.dumps(record))
+    (folder / "deep.json").write_text("[" * 100_000)
+    (folder.parent / "secret.json").write_text(json.dumps({**record, "settings": {"tags": {"key": "secret"}}}))
+    (folder / "linked.json").symlink_to(folder.parent / "secret.json")
+    for name in ("pipe_beside", "take", "sound"):
+        os.mkfifo(folder / f"{name}.json")
+    shutil.copy(folder / "forged.json", folder / "music.json")
+    (folder / "sound.wav").touch()
+    (folder / "music.wav").symlink_to(folder / "sound.wav")
     return folder
 
 
@@ -278,6 +358,34 @@ def test_a_second_call_waits_for_the_first(clip: Path) -> None:
     assert names(clip.parent / "out") == ["cuts", "cuts-2"]
 
 
+def test_recipes_wait_for_a_job_only_where_one_is_not_known_yet(clip: Path) -> None:
+    shutil.copy(EXAMPLE, clip.parent / "long.mp4")
+    messages: list[str | None] = []
+
+    async def work(client: Client) -> None:
+        begun = anyio.Event()
+
+        async def follow(progress: float, total: float | None, message: str | None) -> None:
+            begun.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(client.call_tool, "score_video", {"path": "long.mp4"}, progress_callback=follow))
+            await begun.wait()
+            known = (await client.call_tool("list_recipes", {"names": ["sketch"] * 3})).structured_content
+            assert [each["name"] for each in known["recipes"]] == ["sketch"]
+            with anyio.CancelScope() as scope:
+
+                async def cancel(progress: float, total: float | None, message: str | None) -> None:
+                    messages.append(message)
+                    scope.cancel()
+
+                await client.call_tool("list_recipes", {"names": ["vidmuse"]}, progress_callback=cancel)
+            group.cancel_scope.cancel()
+
+    run(work, clip.parent)
+    assert messages == ["Waiting for the call before this one"]
+
+
 @contextmanager
 def process(folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """Yield a server that has answered the handshake, with pipes."""
@@ -305,13 +413,22 @@ def read(server: subprocess.Popen[str]) -> str:
     return server.stdout.readline()
 
 
+def call(server: subprocess.Popen[str], tool: str, values: dict[str, Any]) -> None:
+    """Send a call of number 2, which reports its progress."""
+    params = {"name": tool, "arguments": values, "_meta": {"progressToken": 1}}
+    send(server, {"id": 2, "method": "tools/call", "params": params})
+
+
+def search_path(folder: Path, hook: str) -> str:
+    """The variable PYTHONPATH by which every Python runs `hook` when it starts."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(hook)
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+
 def test_what_libraries_print_goes_to_standard_error(clip: Path, tmp_path: Path) -> None:
     """A hook prints and writes to descriptor 1 when a module is imported, in the server and in its worker."""
-    hooks = tmp_path / "hooks"
-    hooks.mkdir()
-    (hooks / "sitecustomize.py").write_text(PRINTING)
-    search = os.pathsep.join(filter(None, [str(hooks), os.environ.get("PYTHONPATH")]))
-    with process(clip.parent, PYTHONPATH=search) as server:
+    with process(clip.parent, PYTHONPATH=search_path(tmp_path / "hooks", PRINTING)) as server:
         assert server.stdin is not None
         server.stdin.write("this is no JSON\n\n[1]\n")
         send(
@@ -329,17 +446,41 @@ def test_what_libraries_print_goes_to_standard_error(clip: Path, tmp_path: Path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_ends_the_server_and_the_job_under_way(clip: Path, number: signal.Signals, code: int) -> None:
     shutil.copy(EXAMPLE, clip.parent / "long.mp4")
     with process(clip.parent) as server:
-        meta = {"progressToken": 1}
-        call = {"name": "score_video", "arguments": {"path": "long.mp4"}, "_meta": meta}
-        send(server, {"id": 2, "method": "tools/call", "params": call})
+        call(server, "score_video", {"path": "long.mp4"})
         assert json.loads(read(server))["method"] == "notifications/progress"
         server.send_signal(number)
         assert server.wait(60) == code
     assert names(clip.parent / "out") == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_signal_ends_a_server_whose_disk_does_not_answer(clip: Path, tmp_path: Path) -> None:
+    clip.with_name("cuts.json").touch()
+    with process(clip.parent, PYTHONPATH=search_path(tmp_path / "hooks", HANGING)) as server:
+        call(server, "inpaint_video", {"path": "cuts.mp4", "result": "cuts.mp4", "start": 1, "end": 2})
+        assert server.stderr is not None
+        assert server.stderr.readline() == "hangs\n"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(40) == 143
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="counts processes by /proc")
+def test_a_cancelled_look_at_a_recipe_ends_its_process(tmp_path: Path) -> None:
+    with process(tmp_path) as server:
+        call(server, "list_recipes", {"names": ["vidmuse"]})
+        assert "Looking at vidmuse" in read(server)
+        begin = time.monotonic()
+        while not workers(server.pid):
+            assert time.monotonic() < begin + 30
+        send(server, {"method": "notifications/cancelled", "params": {"requestId": 2}})
+        begin = time.monotonic()
+        while workers(server.pid):
+            assert time.monotonic() < begin + 3
+            time.sleep(0.1)
 
 
 @pytest.mark.parametrize(

@@ -49,13 +49,19 @@ def resolve_inpaint_source(request: InpaintRequest, clip: Video, section: Video,
     return replace(request, start=start, end=end, source_path=path, source_offset=offset, source_metadata=record)
 
 
+def sidecar_of(path: Path) -> Path:
+    """Return the place of the sidecar of the run that wrote `path`: all candidates have that of the best."""
+    match = CANDIDATE.fullmatch(path.stem)
+    return path.with_name(f"{match[1] if match else path.stem}.json")
+
+
 def read_sidecar(path: Path) -> dict[str, Any] | None:
     """Return the sidecar of the run that wrote `path`, or None; its seed is that of the music in `path`."""
     match = CANDIDATE.fullmatch(path.stem)
     try:
-        record = json.loads(path.with_name(f"{match[1] if match else path.stem}.json").read_text(encoding="utf-8"))
+        record = json.loads(sidecar_of(path).read_text(encoding="utf-8"))
         return {**record, "seed": int(match[2])} if match else dict(record)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
@@ -66,7 +72,7 @@ def _check_output(path: Path, clip: Video, section: Video) -> None:
         record: dict[str, Any] = json.loads(record_path.read_text(encoding="utf-8"))
         original, input_sha256, span = record["mix"]["original"], record["input"]["sha256"], record["range"]
         start, end = float(span["start"]), float(span["end"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         problem = f"no sidecar {record_path.name!r} of v2m says what the sound of {str(path)!r} is"
         raise UsageError(f"{problem}: {CURE}") from None
     if original != "replace" and clip.audio_streams:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -12,6 +13,7 @@ from v2m.pipeline.job_runner import start_process
 from v2m.pipeline.recipes import DEFAULT_RECIPE, list_recipes
 
 TIMEOUT_S = 120.0  # for one recipe
+POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,19 @@ class RecipeStatus:
 READY = RecipeStatus(None, Sketch.capabilities)  # the default recipe needs nothing
 
 
-def check_recipe(recipe: str) -> RecipeStatus:
-    """Check a recipe without network, in a process that takes along what its libraries hold in memory."""
+def check_recipe(recipe: str, poll: Callable[[], None] = lambda: None) -> RecipeStatus:
+    """Check a recipe without network, in a process that takes along what its libraries hold in memory.
+
+    `poll` is called again and again; what it raises ends the check.
+    """
     process, connection = start_process(_send_status, recipe)
+    deadline = time.monotonic() + TIMEOUT_S
     try:
-        return connection.recv() if connection.poll(TIMEOUT_S) else RecipeStatus("it could not be checked in time")
+        while not connection.poll(POLL_S):
+            poll()
+            if time.monotonic() > deadline:
+                return RecipeStatus("it could not be checked in time")
+        return connection.recv()
     except EOFError:
         return RecipeStatus("it cannot be checked on this machine")
     finally:

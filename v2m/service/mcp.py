@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn, TextIO
@@ -30,10 +32,12 @@ from v2m.service.mcp_tools import Tools
 INSTRUCTIONS = """v2m adds background music that fits to a video.
 Call score_video with the path of a video. Set the tags that the user names; others are read from the picture.
 The default recipe is `sketch`: it needs no weights and takes seconds. Call list_recipes if another one is wanted.
-To change a part of the music, call inpaint_video with the original, the result and two seconds.
+To change a part of the music, call inpaint_video with the original, the result and two seconds. It reads the JSON that
+score_video wrote beside the result (the sidecar): leave that where it is.
 Outputs go into new folders; nothing is overwritten. One call works at a time, the others wait."""
 MAX_SHARE = 0.99  # of a stage, so that the begin of the next one is always more progress
 MAX_PROBLEMS = 5  # of the arguments that one error names
+END_S = 10.0  # that calls get to end at a signal; one that reads from a disk that does not answer would never end
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +109,7 @@ class McpServer:
                 True,
             ),
             "inpaint_video": _Tool(
-                "Write other music between two seconds of a result; the rest of its music stays as it is.",
+                "Write other music between two seconds of a result; its settings and the rest of its music are kept.",
                 mcp_tools.InpaintArguments,
                 mcp_tools.ScoreOutput,
                 partial(self._job, tools.inpaint),
@@ -121,7 +125,7 @@ class McpServer:
         )
 
     async def run(self, output: TextIO) -> None:
-        """Serve until standard input ends. SIGINT and SIGTERM end the process, and the job under way with it."""
+        """Serve until standard input ends. SIGINT, SIGTERM and SIGHUP end the process and the job under way."""
         async with stdio_server(stdout=anyio.wrap_file(output)) as streams:
             try:
                 async with anyio.create_task_group() as group:
@@ -136,10 +140,13 @@ class McpServer:
     async def _end_on_signal(self, scope: anyio.CancelScope) -> None:
         if sys.platform == "win32":  # has no handlers of an event loop
             return
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async for number in signals:
                 self._signal = number
                 scope.cancel()
+                timer = threading.Timer(END_S, _exit, [128 + number])
+                timer.daemon = True
+                timer.start()
 
     async def _list_tools(self, context: Any, params: Any) -> ListToolsResult:  # noqa: ARG002 - a handler's shape
         return ListToolsResult(tools=[_to_protocol(name, tool) for name, tool in self._tools.items()])
@@ -164,23 +171,34 @@ class McpServer:
     async def _job(
         self, work: Callable[[Any, mcp_tools.Notify], BaseModel], arguments: BaseModel, progress: _Progress
     ) -> BaseModel:
-        if self._turn.locked():
-            await progress.report(0.0, "Waiting for the call before this one")
-        async with self._turn:
+        async with self._take_turn(progress, 0.0):
             return await to_thread.run_sync(work, arguments, progress.notify)
+
+    @asynccontextmanager
+    async def _take_turn(self, progress: _Progress, done: float) -> AsyncIterator[None]:
+        """Wait for the call before this one, and report at the progress `done` that there is one."""
+        if self._turn.locked():
+            await progress.report(done, "Waiting for the call before this one")
+        async with self._turn:
+            yield
 
     async def _list_recipes(self, arguments: mcp_tools.RecipesArguments, progress: _Progress) -> BaseModel:
         mcp_tools.check_recipe_names(arguments.names)
-        names = arguments.names or list(list_recipes())
-        progress.total = float(len(names))
+        names = list(dict.fromkeys(arguments.names)) or list(list_recipes())
+        progress.total = len(names) + 1.0
         statuses = self._work.statuses
-        async with self._turn:
-            for number, name in enumerate(names):
-                if name == DEFAULT_RECIPE:
-                    statuses[name] = recipe_status.READY
-                elif arguments.refresh or name not in statuses:
+
+        def is_known(name: str) -> bool:
+            return name in statuses and (name == DEFAULT_RECIPE or not arguments.refresh)
+
+        for number, name in enumerate(names, start=1):
+            if is_known(name):
+                continue
+            async with self._take_turn(progress, number - 0.5):
+                if not is_known(name):  # the call before may have looked at it
                     await progress.report(float(number), f"Looking at {name}")
-                    statuses[name] = await to_thread.run_sync(recipe_status.check_recipe, name, abandon_on_cancel=True)
+                    check = recipe_status.check_recipe
+                    statuses[name] = await to_thread.run_sync(check, name, from_thread.check_cancelled)
         return self._work.describe_recipes(names)
 
 
@@ -203,7 +221,10 @@ def _to_protocol(name: str, tool: _Tool) -> Tool:
         input_schema=tool.arguments.model_json_schema(),
         output_schema=tool.output.model_json_schema(mode="serialization"),
         annotations=ToolAnnotations(
-            read_only_hint=tool.is_read_only, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+            read_only_hint=tool.is_read_only,
+            destructive_hint=False,
+            idempotent_hint=tool.is_read_only,
+            open_world_hint=False,
         ),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,15 +16,25 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from v2m.core.errors import UsageError
 from v2m.core.types import Controls, InpaintRequest
-from v2m.pipeline.inpaint_source import read_sidecar
+from v2m.pipeline.inpaint_source import read_sidecar, sidecar_of
 from v2m.pipeline.job_runner import Event, Job, JobCancelledError, JobResult, JobRunner
-from v2m.pipeline.recipe_status import RecipeStatus
-from v2m.pipeline.recipes import DEFAULT_RECIPE, list_recipes, recipe_path
-from v2m.service.requests import ExtraFiles, JobRequest, build_job, check_request, resolve_path
+from v2m.pipeline.recipe_status import READY, RecipeStatus
+from v2m.pipeline.recipes import COMPONENTS, DEFAULT_RECIPE, list_recipes, recipe_path
+from v2m.pipeline.sidecar import sha256_file
+from v2m.service.requests import (
+    FREE_SETTINGS,
+    ExtraFiles,
+    JobRequest,
+    build_job,
+    check_request,
+    flatten,
+    resolve_path,
+)
 
 SESSION = "mcp"  # of all jobs of this process
 MAX_CANDIDATES = 4
-MAX_STEM = 60  # characters of the name of a video that are kept in the names of its outputs
+MAX_SEED = 2**31 - 1
+MAX_STEM = 120  # bytes of the name of a video that are kept in the names of its outputs
 _SENTENCE_WITH_FLAG = re.compile(r"(^|(?<=\. ))((?!\. ).)*--.*$")
 Notify = Callable[[Event], None]  # gets each event of a job; what it raises ends the job
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -61,7 +72,7 @@ class TagArguments(Arguments):
 class ScoreArguments(TagArguments):
     """Arguments of `score_video`."""
 
-    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="the same seed gives the same music")
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="the same seed gives the same music")
     candidates: int = Field(
         default=1, ge=1, le=MAX_CANDIDATES, description="pieces to write, of which the best comes first"
     )
@@ -73,7 +84,8 @@ class ScoreArguments(TagArguments):
     end: Seconds | None = Field(default=None, description="second of the video where the music ends")
     settings: dict[str, JsonValue] = Field(
         default_factory=dict,
-        description="other values of the recipe, such as {'mix.lufs': -16, 'align_to_cuts': false}",
+        description="other values, such as {'mix.lufs': -16, 'align_to_cuts': false}: of mix, rank_by, align_to_cuts, "
+        "watermark and commercial_safe, and numbers and switches of the generator and the tagger",
     )
     extras: ExtraFiles = Field(default_factory=ExtraFiles, description="files to write beside the video")
 
@@ -82,13 +94,17 @@ class InpaintArguments(Arguments):
     """Arguments of `inpaint_video`."""
 
     path: str = Field(description="the original video")
-    result: str = Field(description="the video that score_video or inpaint_video wrote for it")
+    result: str = Field(
+        description="the `video` that score_video or inpaint_video wrote for it, with its JSON (sidecar) beside it"
+    )
     start: Seconds = Field(description="first second whose music is written anew")
     end: Seconds = Field(description="second from which the music is kept again")
     seed: int | None = Field(
-        default=None, ge=0, le=2**31 - 1, description="another seed gives other music; by default the next one"
+        default=None, ge=0, le=MAX_SEED, description="another seed gives other music; by default the next one"
     )
-    tags: TagHints = Field(default_factory=TagHints, description="tags of the new music, over those of the result")
+    tags: TagHints = Field(
+        default_factory=TagHints, description="tags of the new music; those left out are the result's"
+    )
     extras: ExtraFiles = Field(default_factory=ExtraFiles, description="files to write beside the video")
 
 
@@ -114,11 +130,11 @@ class CandidateOutput(BaseModel):
 
 
 class CutsOutput(BaseModel):
-    """Cuts of the video, how many a beat or an accent meets, and how many it would by chance."""
+    """Cuts of the picture, and how well the music is aligned to them."""
 
     cuts: int
-    met: int
-    by_chance: float
+    met: int = Field(description="cuts with a beat or an accent of the music within 70 ms")
+    by_chance: float = Field(description="cuts that would be met on average if they lay at random times")
 
 
 class ScoreOutput(BaseModel):
@@ -126,7 +142,7 @@ class ScoreOutput(BaseModel):
 
     video: str
     music: str | None = Field(description="the music alone, as WAV")
-    sidecar: str = Field(description="JSON with every value that the music depends on")
+    sidecar: str = Field(description="JSON beside `video` with every value that the music depends on")
     files: list[str] = Field(description="all files that were written")
     recipe: str
     seed: int
@@ -177,7 +193,7 @@ class Tools:
     """
 
     limits: ToolLimits
-    statuses: dict[str, RecipeStatus] = field(default_factory=dict)  # as far as they are known
+    statuses: dict[str, RecipeStatus] = field(default_factory=lambda: {DEFAULT_RECIPE: READY})  # of recipes looked at
 
     def __post_init__(self) -> None:
         self._runner = JobRunner(self.limits.max_minutes)
@@ -208,17 +224,20 @@ class Tools:
         video, result = self._resolve(arguments.path), self._resolve(arguments.result)
         if arguments.start >= arguments.end:
             raise UsageError(f"start {arguments.start:g} is not before end {arguments.end:g}")
+        music = self._music_of(result)
+        self._check_sidecars(result, music)
         record = read_sidecar(result) or {}
+        _check_input(record, video, result)
         seed = arguments.seed
         if seed is None:
             before = record.get("seed")
-            seed = before + 1 if isinstance(before, int) else 1
+            seed = (before + 1) % (MAX_SEED + 1) if type(before) is int and before >= 0 else 1
         settings = {**_recorded_settings(record), **_tag_settings(arguments.tags), "seed": seed}
         recipe = record.get("recipe")
         request = JobRequest(
             recipe=recipe if isinstance(recipe, str) else DEFAULT_RECIPE, settings=settings, extras=arguments.extras
         )
-        inpaint = InpaintRequest(arguments.start, arguments.end, self._music_of(result))
+        inpaint = InpaintRequest(arguments.start, arguments.end, music)
         return self._score(request, video, Controls(inpaint=inpaint), notify)
 
     def describe_recipes(self, names: Sequence[str]) -> RecipesOutput:
@@ -268,6 +287,12 @@ class Tools:
         music = result.with_suffix(".wav")
         return self._resolve(str(music)) if music.is_file() else result
 
+    def _check_sidecars(self, *paths: Path) -> None:
+        """Raise UsageError where a sidecar of one of these files is none below the allowed folders."""
+        for sidecar in {place for path in paths for place in (path.with_suffix(".json"), sidecar_of(path))}:
+            if os.path.lexists(sidecar):
+                self._resolve(str(sidecar))
+
 
 def check_recipe_names(names: Sequence[str]) -> None:
     """Raise UsageError for a name of no shipped recipe; a path of a file is none."""
@@ -278,23 +303,45 @@ def check_recipe_names(names: Sequence[str]) -> None:
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
+    allowed = [name for name in (*FREE_SETTINGS, *COMPONENTS) if name not in ScoreArguments.model_fields]
     for name in settings:
         first = name.partition(".")[0]
         if first in ScoreArguments.model_fields:
             raise UsageError(f"setting {name[:80]!r}: give it as the argument {first!r}")
+        if first not in allowed:
+            raise UsageError(f"setting {name[:80]!r}: the first part must be one of {', '.join(allowed)}")
+
+
+def _check_input(record: Mapping[str, Any], video: Path, result: Path) -> None:
+    """Raise UsageError where a sidecar does not say that `result` was made of `video`."""
+    source = record.get("input")
+    digest = source.get("sha256") if isinstance(source, Mapping) else None
+    if digest is None:
+        raise UsageError(f"{str(result)!r} has no sidecar of v2m beside it: give the `video` that score_video wrote")
+    if digest != sha256_file(video):
+        raise UsageError(f"{str(result)!r} was made of another video than {str(video)!r}")
 
 
 def _tag_settings(hints: TagHints) -> dict[str, Any]:
-    return {f"tags.{name}": value for name, value in hints.model_dump(exclude_defaults=True).items()}
+    """Return the tags that a caller gives; an empty one wins over that of a result, null does not."""
+    given = hints.model_dump(exclude_unset=True)
+    return {f"tags.{name}": value for name, value in given.items() if value is not None}
 
 
 def _recorded_settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tags, the mix and the range of a sidecar; like all settings, they are checked afterwards."""
+    """Return the settings of a sidecar that a caller may set; like all settings, they are checked later."""
     settings = record.get("settings")
     if not isinstance(settings, Mapping):
         return {}
-    names = ("tags", "mix", "align_to_cuts", "start", "end")
-    return {name: settings[name] for name in names if settings.get(name) is not None}
+    names = ("tags", "mix", "align_to_cuts", "start", "end", "watermark", "commercial_safe")
+    values = {name: settings[name] for name in names if settings.get(name) is not None}
+    for component in COMPONENTS:
+        part = settings.get(component)
+        options = part.get("init_args") if isinstance(part, Mapping) else None
+        if isinstance(options, Mapping):
+            numbers = flatten(options, f"{component}.")
+            values |= {name: value for name, value in numbers if isinstance(value, bool | int | float)}
+    return values
 
 
 @contextmanager
@@ -319,7 +366,8 @@ def _claim_folder(out: Path, name: str) -> Path:
 
 
 def _short_stem(stem: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", stem)[:MAX_STEM].strip("._") or "video"
+    name = re.sub(r"[^\w.-]+", "_", stem).encode()[:MAX_STEM].decode(errors="ignore")
+    return name.strip("._") or "video"
 
 
 def _score_output(request: JobRequest, result: JobResult) -> ScoreOutput:

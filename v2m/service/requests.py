@@ -37,7 +37,9 @@ class ExtraFiles(BaseModel):
     model_config = ConfigDict(extra="forbid")
     stems: bool = Field(default=False, description="the parts of the music as WAV files")
     midi: bool = Field(default=False, description="the notes as a Standard MIDI File")
-    markers: Literal["edl", "otio"] | None = Field(default=None, description="sections and hits for an editor")
+    markers: Literal["edl", "otio"] | None = Field(
+        default=None, description="sections, and cuts that the music meets, for a video editor"
+    )
     report: bool = Field(default=False, description="a picture of cuts, beats and loudness")
     wav: bool = Field(default=True, description="the music alone, before mixing")
 
@@ -89,7 +91,7 @@ def overrides(request: JobRequest) -> dict[str, Any]:
     Raise UsageError for one that a caller may not set.
     """
     values: dict[str, Any] = {}
-    for name, value in _flatten(request.settings):
+    for name, value in flatten(request.settings):
         first = name.partition(".")[0]
         if first not in {*FREE_SETTINGS, *COMPONENTS}:
             raise UsageError(f"setting {name[:80]!a}: the first part must be one of {', '.join(FREE_SETTINGS)}")
@@ -106,12 +108,13 @@ def overrides(request: JobRequest) -> dict[str, Any]:
     return values
 
 
-def _flatten(settings: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+def flatten(settings: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield settings by dotted key. Raise UsageError where they are nested too deeply."""
     if depth > 6:
         raise UsageError("the settings are nested too deeply")
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.", depth + 1)
+            yield from flatten(value, f"{prefix}{name}.", depth + 1)
         else:
             yield f"{prefix}{name}", value
 

@@ -57,7 +57,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("service")
     (folder / "keys").write_text(KEY)
-    with running(folder / "data", "--key-file", str(folder / "keys")) as (_, address):
+    with running(folder / "data", "--key-file", str(folder / "keys"), "--upload-mb", "20") as (_, address):
         yield address
 
 
@@ -145,6 +145,7 @@ def test_another_file_under_the_same_name_is_a_change(node: Any, clip: Path, wor
     os.utime(clip, ns=(1, 1))
     assert node.IS_CHANGED(video="cuts.mp4", **fields) != before
     assert node.IS_CHANGED(video="gone.mp4", **fields) == str(workplace / "gone.mp4")
+    assert node.IS_CHANGED(video=None, **fields) == "", "it comes from another node"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,18 @@ def test_errors_of_the_service_are_shown(
     fields = {"video": "cuts.mp4", "recipe": "sketch", "seed": 7, "address": address}
     with pytest.raises(RuntimeError, match="needs a key"):
         node.score(**fields)
-    monkeypatch.setenv("V2M_KEY", KEY)
+    large = workplace / "large.mp4"
+    with large.open("wb") as file:
+        file.truncate(60_000_000)
+    with pytest.raises(RuntimeError, match="needs a key"):
+        node.score(**{**fields, "video": "large.mp4"})
+    for key in ("a key of\ntwo lines", "schlüssel"):
+        monkeypatch.setenv("V2M_KEY", key)
+        with pytest.raises(RuntimeError, match="V2M_KEY must be ASCII characters on one line"):
+            node.score(**fields)
+    monkeypatch.setenv("V2M_KEY", f"{KEY}\n")
+    with pytest.raises(RuntimeError, match="broke off the upload: the file may be larger"):
+        node.score(**{**fields, "video": "large.mp4"})
     with pytest.raises(RuntimeError, match="no recipe 'none'"):
         node.score(**{**fields, "recipe": "none"})
     (workplace / "notes.mp4").write_text("these are no pictures")
@@ -226,8 +238,7 @@ def test_other_servers_are_told_apart_and_redirects_are_not_followed(
     keys: list[str | None] = []  # of each request: a second one would have followed the redirect
 
     class Other(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+        def do_GET(self) -> None:
             keys.append(self.headers["Authorization"])
             redirects = self.path.startswith("/old")
             self.send_response(302 if redirects else 200)

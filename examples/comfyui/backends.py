@@ -116,11 +116,14 @@ class _Service:
         if not re.match(r"https?://[^/\s]+", address):
             raise RuntimeError(f"address {address!r} must begin with http:// or https://")
         self._address = address.rstrip("/")
-        key = os.environ.get(KEY)
+        key = os.environ.get(KEY, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise RuntimeError(f"{KEY} must be ASCII characters on one line")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._opener = urllib.request.build_opener(_NoRedirects)
 
     def submit(self, request: Request, raise_if_interrupted: Callable[[], None]) -> dict[str, Any]:
+        self._json("GET", "/v1/recipes")  # needs the key: an upload without it would be broken off, without a reason
         settings = {f"tags.{name}": value for name, value in request.tags.items()}
         settings |= {"seed": request.seed, "mix.original": request.original}
         text = json.dumps({"recipe": request.recipe, "settings": settings, "extras": {"wav": True}})
@@ -154,7 +157,7 @@ class _Service:
     def remove(self, job_id: str) -> None:
         self._open("DELETE", f"/v1/jobs/{job_id}").close()
 
-    def _json(self, *words: Any) -> dict[str, Any]:
+    def _json(self, *words: Any) -> Any:
         with self._open(*words) as answer:
             try:
                 return json.load(answer)
@@ -172,6 +175,9 @@ class _Service:
             raise RuntimeError(f"{self._address}: {_message(error)}") from None
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
+            if data is not None and isinstance(reason, ConnectionError):
+                message = f"{self._address} broke off the upload: the file may be larger than it takes"
+                raise RuntimeError(message) from None
             raise RuntimeError(f"{self._address} cannot be reached ({reason})") from None
 
 

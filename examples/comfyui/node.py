@@ -47,8 +47,13 @@ class ScoreVideo:
         }
 
     @classmethod
-    def IS_CHANGED(cls, video: str, **fields: Any) -> str:  # noqa: ARG003 - ComfyUI compares the other fields itself
-        """Return what differs when the file is another one under the same name."""
+    def IS_CHANGED(cls, video: str | None = None, **fields: Any) -> str:  # noqa: ARG003 - ComfyUI compares the others
+        """Return what differs when the file is another one under the same name.
+
+        `video` is None where it comes from another node: its file cannot be looked at before that has run.
+        """
+        if video is None:
+            return ""
         path = input_path(video)
         status = path.stat() if path.is_file() else None
         return f"{path}:{status.st_size}:{status.st_mtime_ns}" if status else str(path)
@@ -70,7 +75,7 @@ class ScoreVideo:
         address: str = "",
         **words: str,
     ) -> dict[str, Any]:
-        """Return the two paths, as outputs and as text under the node."""
+        """Return the two paths, as outputs and as `ui.text` for front ends that show it."""
         tags: dict[str, Any] = {name: words[name].strip() for name in WORDS if words.get(name, "").strip()}
         tags |= {"tempo": tempo} if tempo else {}
         tags |= {"key": key.strip()} if key.strip() else {}

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler
 import soundfile
 from fastapi.testclient import TestClient
 
+from tests.conftest import EXAMPLE
 from tests.fixtures.http_server import serve
 from tests.service.conftest import OTHER_KEY, submit, wait
 from v2m.service.service import Service
@@ -59,6 +60,9 @@ def test_a_part_of_a_finished_job_is_written_anew(client: TestClient, short_vide
     assert second["record"]["settings"]["inpaint"] == "0.5:1.5"
     assert code(submit(client, short_video, inpaint={**inpaint, "job": "none"})) == (404, "not_found")
     assert submit(client, short_video, inpaint=inpaint, headers=OTHER).status_code == 404
+    refused = submit(client, EXAMPLE.read_bytes(), inpaint=inpaint)
+    assert code(refused) == (422, "invalid_request")
+    assert "is of another video" in refused.json()["message"]
 
 
 def test_videos_by_path_and_by_address(client: TestClient, short_video: bytes) -> None:

@@ -51,6 +51,12 @@ async def submit(
     if request.inpaint is not None:
         files["inpaint_source"] = await run_in_threadpool(service.inpaint_source, request.inpaint.job, owner)
     collected = await inputs.collect_files(service, request, uploads)
+    if request.inpaint is not None:
+        try:
+            await run_in_threadpool(service.check_same_video, request.inpaint.job, owner, collected.files["video"])
+        except ServiceError:
+            service.folders.remove(collected.job_id)
+            raise
     digest = inputs.request_digest(request, collected)
     return await run_in_threadpool(
         service.submit, collected.job_id, request, {**collected.files, **files}, owner=owner, digest=digest, key=key

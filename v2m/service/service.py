@@ -16,7 +16,7 @@ from typing import Any
 
 from v2m.core.atomic import lock
 from v2m.core.errors import UsageError
-from v2m.pipeline import recipe_status
+from v2m.pipeline import recipe_status, sidecar
 from v2m.pipeline.job_runner import JobRunner
 from v2m.pipeline.recipe_status import RecipeStatus
 from v2m.pipeline.recipes import DEFAULT_RECIPE, list_recipes
@@ -195,6 +195,12 @@ class Service:
         if job.state != "done" or not path.is_file():
             raise ServiceError(422, "no_music", f"job {job_id[:40]} has no WAV to write a part of anew")
         return path
+
+    def check_same_video(self, job_id: str, owner: str, video: Path) -> None:
+        """Raise ServiceError where a finished job is of another video than the file `video`."""
+        job = self.job(job_id, owner)
+        if job.result is None or job.result["record"]["input"]["sha256"] != sidecar.sha256_file(video):
+            raise ServiceError(422, "invalid_request", f"job {job_id[:40]} is of another video")
 
     def result_folder(self, job: StoredJob) -> Path:
         """Return the folder with the outputs of a job that is done."""

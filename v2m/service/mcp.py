@@ -140,7 +140,8 @@ class McpServer:
     async def _end_on_signal(self, scope: anyio.CancelScope) -> None:
         if sys.platform == "win32":  # has no handlers of an event loop
             return
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)  # ignored under nohup
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *hangup) as signals:
             async for number in signals:
                 self._signal = number
                 scope.cancel()

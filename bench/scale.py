@@ -145,7 +145,7 @@ def measure(count: int, seconds: float, *, s3: bool, folder: Path) -> dict[str, 
         runs["killed"] = prepare(source, out, *two, kill_when=(folder, records))
         made = digests(out)
         if s3:
-            remote.download(remote.find_file(f"{BUCKET}/shards/prepared.jsonl"), folder / "prepared.jsonl")
+            (folder / "prepared.jsonl").write_bytes(remote.read_bytes(f"{BUCKET}/shards/prepared.jsonl"))
         num_kept = kept(folder if s3 else folder / "killed")
         runs["again"] = prepare(source, out, *two)
         unchanged = digests(out) == made

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import resource
 import shutil
 import socket
 from pathlib import Path
@@ -12,17 +14,19 @@ from typing import Any
 import pytest
 from c2pa import Context, Reader
 from cryptography.hazmat.primitives.serialization import PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 import v2m
 from tests.conftest import ffmpeg, names
 from tests.fixtures.certificates import Signer, make_signer
 from v2m.cli.score import main
-from v2m.core.errors import USAGE, UsageError
+from v2m.core import disk_space
+from v2m.core.errors import DISK, USAGE, DiskFullError, UsageError, exit_code
 from v2m.core.types import Controls, Tags
 from v2m.generators.sketch import Sketch
 from v2m.media.c2pa_manifest import (
     COMPOSITE,
+    EKUS,
     SOURCE_TYPES,
     UNTRUSTED,
     C2paCredentials,
@@ -138,6 +142,70 @@ def test_file_stays_as_it_was_where_it_cannot_be_signed(credentials: C2paCredent
     assert names(tmp_path) == ["out.mp4"]
 
 
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95])
+def test_disk_that_is_full_while_signing_is_no_bug(
+    media: Path, credentials: C2paCredentials, tmp_path: Path, share: float
+) -> None:
+    """The SDK reports its own error where a write fails; which one depends on where that is."""
+    out = tmp_path / "out.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x360:d=2", "-c:v", "mpeg4", "-q:v", "2", out)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * out.stat().st_size), limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            sign(out, media / "cuts.mp4", credentials, MusicOrigin())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert exit_code(caught.value) == DISK
+    assert names(tmp_path) == ["out.mp4"]
+
+
+def test_signing_needs_room_for_a_copy(
+    media: Path, credentials: C2paCredentials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copy(media / "cuts.mp4", tmp_path / "out.mp4"))
+    monkeypatch.setattr(disk_space, "free_bytes", lambda _: out.stat().st_size - 1)
+    with pytest.raises(DiskFullError):
+        sign(out, media / "cuts.mp4", credentials, MusicOrigin())
+
+
+def test_room_for_the_signed_copy_is_asked_for_before_work(
+    clip: Path, credentials: C2paCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unused(Sketch):
+        def prepare(self, tags: Tags, controls: Controls) -> None:
+            raise AssertionError("work was begun")
+
+    silent = clip.with_name("silent.mp4")
+    ffmpeg("-i", clip, "-an", "-c", "copy", silent)
+    room = 1.5 * silent.stat().st_size
+    monkeypatch.setattr(disk_space, "free_bytes", lambda folder: room if folder == clip.parent else math.inf)
+    with pytest.raises(DiskFullError, match="the files to write take"):
+        score_video(silent, generator=Unused(), c2pa=credentials)
+    score_video(silent, end=1)
+
+
+@pytest.mark.parametrize("place", [0.02, 0.3, 0.6])
+@pytest.mark.parametrize("value", [0x00, 0xFF])
+def test_damaged_manifest_gives_a_report(signed: Path, tmp_path: Path, place: float, value: int) -> None:
+    data = bytearray(signed.read_bytes())
+    start = data.index(b"jumb")
+    length = int.from_bytes(data[start - 4 : start], "big")
+    first = start + round(place * length)
+    data[first : first + 16] = bytes([value]) * 16
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    report = read_manifest(tmp_path / "damaged.mp4")
+    assert (report.state, report.is_intact) == ("Invalid", False)
+    assert report.problems
+
+
+def test_manifest_that_points_to_no_assertions_gives_a_report(signed: Path, tmp_path: Path) -> None:
+    data, place = signed.read_bytes(), b"self#jumbf=c2pa.assertions/c2pa.actions"
+    (tmp_path / "damaged.mp4").write_bytes(data.replace(place, place.replace(b".", b"/", 1)))
+    report = read_manifest(tmp_path / "damaged.mp4")
+    assert (report.state, report.is_intact, dict(report.manifest)) == ("Invalid", False, {})
+
+
 def test_earlier_manifest_of_the_input_is_carried_on(
     signed: Path, credentials: C2paCredentials, tmp_path: Path
 ) -> None:
@@ -160,13 +228,20 @@ def test_input_that_holds_no_manifest_is_known_by_its_hash(
 
 @pytest.mark.parametrize("suffix", [".mkv", ".webm", ".ts", ".3gp", ".wmv"])
 def test_other_containers_are_refused(suffix: str) -> None:
-    with pytest.raises(UsageError, match=f"out{suffix}: {suffix} holds no C2PA manifest"):
+    cure = "score it alone with `out` NAME.mp4"
+    with pytest.raises(UsageError, match=f"out{suffix}: {suffix} holds no C2PA manifest: {cure}"):
         signed_format(Path(f"out{suffix}"))
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ed25519", "p384"])
 def test_every_usual_kind_of_key_signs(tmp_path: Path, kind: str) -> None:
     files = make_signer(tmp_path, kind=kind)
+    C2paCredentials(files.chain, files.key).validate()
+
+
+@pytest.mark.parametrize("usage", EKUS)
+def test_every_usage_that_c2pa_accepts_signs(tmp_path: Path, usage: str) -> None:
+    files = make_signer(tmp_path, usage=ObjectIdentifier(usage))
     C2paCredentials(files.chain, files.key).validate()
 
 
@@ -180,7 +255,9 @@ def test_traditional_key_file_signs(tmp_path: Path) -> None:
     ("options", "text"),
     [
         ({"valid_days": -5}, "cannot sign|not valid"),
-        ({"usage": ExtendedKeyUsageOID.SERVER_AUTH}, "cannot sign|not valid"),
+        ({"usage": ExtendedKeyUsageOID.SERVER_AUTH}, r"(cannot sign|not valid).* \(needs RSA of 2048 bits"),
+        ({"usage": None}, r"(cannot sign|not valid).* \(needs RSA of 2048 bits .* extended key usage"),
+        ({"kind": "rsa1024"}, r"(cannot sign|not valid).* \(needs RSA of 2048 bits"),
         ({"kind": "secp256k1"}, "of kind secp256k1"),
         ({"password": b"x"}, "has a password"),
     ],
@@ -201,6 +278,15 @@ def test_mismatched_or_other_files_are_refused(signer: Signer, tmp_path: Path) -
         C2paCredentials(signer.key, signer.key).validate()
     with pytest.raises(UsageError, match="holds no private key"):
         C2paCredentials(signer.chain, signer.chain).validate()
+    chain, key, folder = signer.chain, signer.key, tmp_path
+    for credentials in (C2paCredentials(folder, key), C2paCredentials(chain, folder)):
+        with pytest.raises(UsageError, match=f"{folder} cannot be read"):
+            credentials.validate()
+
+
+def test_credentials_may_be_given_as_text(signer: Signer) -> None:
+    files: dict[str, Any] = {"certificate": str(signer.chain), "key": str(signer.key)}
+    C2paCredentials(**files).validate()
 
 
 def test_scored_video_is_signed_without_network_and_the_sidecar_says_so(
@@ -252,10 +338,11 @@ def test_container_without_manifest_is_refused_before_work(clip: Path, credentia
 
 def test_batch_writes_unsigned_outputs_again_when_asked_to_sign(clip: Path, credentials: C2paCredentials) -> None:
     (first,) = process_videos([clip], None, Recipe(end=1.0))
-    recipe = Recipe(end=1.0, settings={"c2pa_certificate_sha256": credentials.sha256()})
-    (second,) = process_videos([clip], None, recipe, c2pa=credentials)
+    (second,) = process_videos([clip], None, Recipe(end=1.0), c2pa=credentials)
     assert (first.status, second.status) == ("done", "done"), second.detail
     assert read_manifest(clip.with_name("cuts.v2m.mp4")).is_intact
+    (third,) = process_videos([clip], None, Recipe(end=1.0), c2pa=credentials)
+    assert third.status == "unchanged"
 
 
 def test_command_line_signs(clip: Path, signer: Signer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,3 +354,5 @@ def test_command_line_signs(clip: Path, signer: Signer, capsys: pytest.CaptureFi
     assert str(signer.key) not in json.dumps(settings)
     assert main([str(clip), "--c2pa", str(signer.chain), "missing.pem"]) == USAGE
     assert "c2pa 'missing.pem': no such file" in capsys.readouterr().err
+    assert main([str(clip), "--c2pa", str(signer.chain), str(clip.parent)]) == USAGE
+    assert f"c2pa {str(clip.parent)!r}: is no file" in capsys.readouterr().err

@@ -167,7 +167,7 @@ def _read_credentials(files: Sequence[str] | None) -> C2paCredentials | None:
         return None
     for name in files:
         if not Path(name).is_file():
-            raise UsageError(f"c2pa {name!r}: no such file")
+            raise UsageError(f"c2pa {name!r}: {'is no file' if Path(name).exists() else 'no such file'}")
     credentials = C2paCredentials(*map(Path, files))
     credentials.validate()  # once, before the first of many videos
     return credentials

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import v2m
 from v2m.core.atomic import publish, temporary_sibling
+from v2m.core.disk_space import check_space
 from v2m.core.errors import UsageError, error_text
 from v2m.media.verify import fingerprint_streams
 
@@ -31,11 +32,19 @@ SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 ALGORITHMIC, TRAINED = "algorithmicMedia", "trainedAlgorithmicMedia"
 COMPOSITE = "compositeWithTrainedAlgorithmicMedia"  # what was filmed, with what a trained model made
 UNTRUSTED = "signingCredential.untrusted"  # the certificate leads to no root that the reader trusts
+EKUS = (  # extended key usages of signers; the SDK itself accepts email protection only
+    "1.3.6.1.4.1.62558.2.1",  # C2PA claim signing
+    "1.3.6.1.5.5.7.3.36",  # document signing
+    "1.3.6.1.5.5.7.3.4",  # email protection
+    "1.3.6.1.4.1.311.76.59.1.9",  # C2PA signing of Microsoft
+)
 SETTINGS: dict[str, Any] = {
+    "trust": {"trust_config": "\n".join(EKUS)},
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
     "core": {"allowed_network_hosts": []},
     "builder": {"thumbnail": {"enabled": False}},
 }
+NEEDS = "needs RSA of 2048 bits or more, an extended key usage as in docs/provenance.md, and not to be expired"
 
 
 @dataclass(frozen=True)
@@ -52,8 +61,9 @@ class ManifestReport:
 
     Args:
         state: "Trusted"; "Valid" where all is in order but the certificate leads to no trusted root; or "Invalid".
-        problems: Codes of the specification for what is not in order, such as "assertion.bmffHash.mismatch".
-        label: Name of the manifest.
+        problems: Codes of the specification for what is not in order, such as "assertion.bmffHash.mismatch"; where the
+            manifest cannot be read at all, the reader's message.
+        label: Name of the manifest; empty where it cannot be read.
         manifest: The manifest as JSON values.
     """
 
@@ -88,6 +98,10 @@ class C2paCredentials:
     certificate: Path
     key: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "certificate", Path(self.certificate))
+        object.__setattr__(self, "key", Path(self.key))
+
     def validate(self) -> None:
         """Sign half a second of silence. Raise UsageError where that, and so any signature, is not valid."""
         from c2pa import C2paError
@@ -104,10 +118,10 @@ class C2paCredentials:
                 signed.seek(0)
                 report = _read(signed, "audio/wav")
             except C2paError as error:
-                raise UsageError(f"`c2pa`: {self.certificate} cannot sign ({error_text(error)})") from error
+                raise UsageError(f"`c2pa`: {self.certificate} cannot sign: {error_text(error)} ({NEEDS})") from error
             if not report.is_intact:
                 problems = ", ".join(report.problems)
-                raise UsageError(f"`c2pa`: what {self.certificate} signs is not valid ({problems}): give another one")
+                raise UsageError(f"`c2pa`: what {self.certificate} signs is not valid: {problems} ({NEEDS})")
 
     def signer(self) -> Signer:
         """Return a signer without a timestamp authority; UsageError where file, kind of key or pair is wrong."""
@@ -132,7 +146,7 @@ class C2paCredentials:
         from cryptography.x509 import load_pem_x509_certificates
 
         try:
-            return load_pem_x509_certificates(self.certificate.read_bytes())
+            return load_pem_x509_certificates(_read_bytes(self.certificate))
         except ValueError as error:
             raise UsageError(f"`c2pa`: {self.certificate} holds no certificate in PEM ({error_text(error)})") from error
 
@@ -140,7 +154,7 @@ class C2paCredentials:
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         try:
-            return load_pem_private_key(self.key.read_bytes(), None)
+            return load_pem_private_key(_read_bytes(self.key), None)
         except TypeError as error:
             cure = "write it without one, `openssl pkey -in KEY -out OTHER`"
             raise UsageError(f"`c2pa`: {self.key} has a password: {cure}") from error
@@ -161,14 +175,19 @@ class C2paCredentials:
         return curves[name]
 
 
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"`c2pa`: {path} cannot be read ({error.strerror})") from error
+
+
 def signed_format(out: Path) -> str:
     """Return the MIME type of an output that can be signed; raise UsageError for another container."""
     kind = FORMATS.get(out.suffix.lower())
     if kind is None:
-        suffixes = ", ".join(FORMATS)
-        raise UsageError(
-            f"{out.name}: {out.suffix} holds no C2PA manifest: give `out` with {suffixes}, or leave out `c2pa`"
-        )
+        cure = "score it alone with `out` NAME.mp4, .m4v, .mov or .avi, or leave out `c2pa`"
+        raise UsageError(f"{out.name}: {out.suffix} holds no C2PA manifest: {cure}")
     return kind
 
 
@@ -176,19 +195,22 @@ def sign(path: Path, source: Path, credentials: C2paCredentials, origin: MusicOr
     """Replace a video, made from `source`, by a signed copy; return a summary for the sidecar.
 
     The copy is read back before it takes the place: its signature and hashes must be valid, and its pictures and sound
-    those of `path`. Raises RuntimeError where they are not.
+    those of `path`. Raises RuntimeError where they are not, OSError where the disk is full.
     """
     from c2pa import C2paError
 
     kind = signed_format(path)
+    check_space(0, path.stat().st_size, path.parent)
     with temporary_sibling(path) as temporary:
+        signed = _Output(io.FileIO(temporary, "r+"))
         try:
-            builder = _manifest_builder(source, origin)
-            with path.open("rb") as unsigned, temporary.open("w+b") as signed:
-                builder.sign(credentials.signer(), kind, unsigned, signed)
-            report = read_manifest(temporary, kind)
+            with signed, path.open("rb") as unsigned:
+                _manifest_builder(source, origin).sign(credentials.signer(), kind, unsigned, signed)
         except C2paError as error:
+            if signed.error is not None:
+                raise signed.error from error
             raise RuntimeError(f"the video was not signed: {error_text(error)}") from error
+        report = read_manifest(temporary, kind)
         if not report.is_intact:
             raise RuntimeError(f"the video was not signed: what was written has {', '.join(report.problems)}")
         if fingerprint_streams(temporary) != fingerprint_streams(path):
@@ -211,7 +233,8 @@ def sign(path: Path, source: Path, credentials: C2paCredentials, origin: MusicOr
 def read_manifest(path: Path, kind: str | None = None) -> ManifestReport:
     """Read and validate the newest manifest of a file.
 
-    `kind` is its MIME type, by its suffix if not given. Raises UsageError where it has no manifest, or cannot hold one.
+    `kind` is its MIME type, by its suffix if not given. A damaged manifest is "Invalid". Raises UsageError where the
+    file has no manifest, or cannot hold one.
     """
     from c2pa import C2paError
 
@@ -221,8 +244,21 @@ def read_manifest(path: Path, kind: str | None = None) -> ManifestReport:
             return _read(file, kind)
     except C2paError as error:
         if not str(error).startswith("ManifestNotFound"):
-            raise
+            return ManifestReport("Invalid", (error_text(error, 160),), "", {})
         raise UsageError(f"{path} has no C2PA manifest") from error
+
+
+class _Output(io.BufferedRandom):
+    """File that keeps the error of a write: the SDK reports only that there was one."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def _read(file: Any, kind: str) -> ManifestReport:
@@ -232,6 +268,8 @@ def _read(file: Any, kind: str) -> ManifestReport:
         values = json.loads(reader.json())
     label = values["active_manifest"]
     problems = tuple(status["code"] for status in values.get("validation_status", ()))
+    if label not in values["manifests"]:
+        return ManifestReport("Invalid", (*problems, f"there is no manifest {label}"), label, {})
     return ManifestReport(values["validation_state"], problems, label, values["manifests"][label])
 
 

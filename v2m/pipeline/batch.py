@@ -9,6 +9,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from v2m.core.atomic import claim, name_outputs
 from v2m.core.engine import Engine, SerialEngine
 from v2m.core.errors import InvalidInputError, UsageError
 from v2m.core.types import Controls
+from v2m.media.c2pa_manifest import C2paCredentials
 from v2m.media.folder import FOLDER_SUFFIXES, is_folder_video
 from v2m.media.video import VIDEO_SUFFIXES
 from v2m.pipeline import licensing, sidecar
@@ -81,6 +83,7 @@ def process_videos(
             raise UsageError(f"`out` {str(out)!r} names a file: several videos need a folder")
         out.mkdir(parents=True, exist_ok=True)
     licensing.check_recipe(recipe, *recipe.plugins, options.get("controls") or Controls())
+    recipe = name_signer(recipe, options.get("c2pa"))
     names = name_outputs({path: out or path.parent for path in paths})
     claimed: list[Path] = []
     engine = engine or SerialEngine()
@@ -93,6 +96,16 @@ def process_videos(
             yield row
             if row.code == errors.DISK:
                 return
+
+
+def name_signer(recipe: Recipe, c2pa: C2paCredentials | None) -> Recipe:
+    """Return a recipe whose settings name the certificate.
+
+    So an output that was signed with another one, or not at all, is stale.
+    """
+    if c2pa is None:
+        return recipe
+    return replace(recipe, settings={**recipe.settings, "c2pa_certificate_sha256": c2pa.sha256()})
 
 
 def _load_worker(recipe: Recipe, overwrite: bool, **options: Any) -> Callable[[tuple[Path, Path]], VideoResult]:

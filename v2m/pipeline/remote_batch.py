@@ -85,6 +85,7 @@ def process_videos(
     An output is done when its sidecar names the same settings and the same version of the input.
     """
     licensing.check_recipe(recipe, *recipe.plugins, options.get("controls") or Controls())
+    recipe = batch.name_signer(recipe, options.get("c2pa"))
     load = partial(_load_worker, recipe, overwrite, **options)
     for row in (engine or SerialEngine()).map(load, _plan(videos, out), _lost_result):
         yield row

@@ -124,8 +124,9 @@ def score_video(
         controls = replace(controls, inpaint=resolve_inpaint_source(controls.inpaint, clip, section, outputs.video))
     plan = mixer.validate_streams(clip, target, recipe.mix)
     space.check_before_work(
-        clip, section, the_generator, plan=plan, recipe=recipe, extras=extras, folder=outputs.folder
-    )
+        clip, section, the_generator, plan=plan, recipe=recipe, extras=extras, folder=outputs.folder,
+        is_signed=c2pa is not None,
+    )  # fmt: skip
     job = _Job(clip, section, plan, outputs, recipe, the_tagger, the_generator, controls, extras, c2pa, stages, clock)
     with capture_warnings() as warnings:
         final_tags, ranked = job.compose()
@@ -200,7 +201,7 @@ class _Job:
         best, *others = ranked
         space.check_before_writing(
             self.clip, self.section, [candidate.soundtrack for candidate in ranked],
-            plan=self.plan, extras=self.extras, folder=self.outputs.folder,
+            plan=self.plan, extras=self.extras, folder=self.outputs.folder, is_signed=self.c2pa is not None,
         )  # fmt: skip
         with self.outputs.staged() as staged:
             with self.stages("Mixing and writing") as progress:

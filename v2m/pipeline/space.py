@@ -27,23 +27,36 @@ def check_before_work(
     recipe: Recipe,
     extras: Extras,
     folder: Path,
+    is_signed: bool = False,
 ) -> None:
     """Raise DiskFullError where the job cannot fit, whatever music is written."""
     music, with_stems = (generator.audio_bytes(section.duration, stems=stems) for stems in (False, True))
     parts = with_stems - music if extras.stems else 0
-    outputs = _copy_bytes(clip, plan) + parts + music * (recipe.candidates - 1 + extras.wav)
+    outputs = _video_bytes(clip, plan, is_signed) + parts + music * (recipe.candidates - 1 + extras.wav)
     check_space((music + parts) * recipe.candidates + _mix_bytes(clip, section), outputs, folder)
 
 
 def check_before_writing(
-    clip: Video, section: Video, ranked: Sequence[Soundtrack], *, plan: StreamPlan, extras: Extras, folder: Path
+    clip: Video,
+    section: Video,
+    ranked: Sequence[Soundtrack],
+    *,
+    plan: StreamPlan,
+    extras: Extras,
+    folder: Path,
+    is_signed: bool = False,
 ) -> None:
     """Raise DiskFullError where the music, the best first, finds no room for its mix and its files."""
     best, *others = ranked
     written = [*(best.stems.values() if extras.stems else ()), *([best.audio] if extras.wav else ())]
     written += [other.audio for other in others]
-    outputs = _copy_bytes(clip, plan) + sum(4 * audio.samples.size for audio in written)
+    outputs = _video_bytes(clip, plan, is_signed) + sum(4 * audio.samples.size for audio in written)
     check_space(_mix_bytes(clip, section), outputs, folder)
+
+
+def _video_bytes(clip: Video, plan: StreamPlan, is_signed: bool) -> int:
+    """Return the least room for the video: its signed copy is written beside it."""
+    return _copy_bytes(clip, plan) * (2 if is_signed else 1)
 
 
 def _copy_bytes(clip: Video, plan: StreamPlan) -> int:

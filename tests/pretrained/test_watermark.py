@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from audioseal.libs.moshi.utils.compile import no_compile
 from audioseal.loader import AudioSeal
 
 from tests.fixtures.tiny.audioseal import write_audioseal
 from v2m.core.errors import DependencyError
-from v2m.core.types import Audio
+from v2m.core.types import Audio, Controls, Tags
+from v2m.generators.sketch import Sketch
 from v2m.pipeline.score import score_video
 from v2m.pretrained import watermark
 from v2m.pretrained.watermark import MESSAGE, Watermark, WatermarkReport, fetch
@@ -27,6 +29,16 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
     write_audioseal(folder / "audioseal")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compilation takes a minute, and fails where there is no C++ compiler."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", refuse)
 
 
 @pytest.fixture
@@ -52,7 +64,7 @@ def test_networks_are_those_that_audioseal_itself_loads(
     reference = AudioSeal.load_generator(str(folder / "generator_base.pth"), nbits=16).eval()
     audio = noise(1, 16_000)
     bits = torch.tensor([[MESSAGE >> place & 1 for place in reversed(range(16))]])
-    with torch.inference_mode():
+    with torch.inference_mode(), no_compile():
         mark = reference.get_watermark(torch.from_numpy(audio.samples[None]), message=bits)[0]
     assert np.abs(mark.numpy()).max() > 0
     added = loaded.embed(audio).samples - audio.samples
@@ -121,6 +133,39 @@ def test_code_in_a_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path))
     with pytest.raises(DependencyError):
         Watermark.load(fetch(), "cpu")
+
+
+@pytest.mark.parametrize("state", ["missing package", "broken weights"])
+def test_watermark_that_cannot_be_loaded_is_reported_before_any_other_work(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    class Unused(Sketch):
+        def prepare(self, tags: Tags, controls: Controls) -> None:
+            raise AssertionError("work was begun")
+
+    folder = write_audioseal(tmp_path / "checkpoints" / "audioseal")
+    monkeypatch.setenv("V2M_CHECKPOINTS", str(folder.parent))
+    if state == "broken weights":
+        (folder / "generator_base.pth").write_bytes(b"broken")
+    else:
+        monkeypatch.setattr("v2m.core.errors.find_spec", lambda _: None)
+    with pytest.raises((DependencyError, ModuleNotFoundError), match=r"generator_base|No module named 'audioseal'"):
+        score_video(clip, generator=Unused(), watermark=True)
+
+
+def test_mark_is_looked_for_in_the_scored_section(
+    clip: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def detect(_: Watermark, audio: Audio) -> WatermarkReport:
+        lengths.append(len(audio))
+        return WatermarkReport(1.0, MESSAGE)
+
+    lengths: list[int] = []
+    monkeypatch.setenv("V2M_CHECKPOINTS", str(checkpoints))
+    monkeypatch.setattr(Watermark, "detect", detect)
+    record = score_video(clip, start=0.5, end=1.25, watermark=True).record
+    assert lengths == [12_000]
+    assert record["watermark"]["found"]["is_own"] is True
 
 
 def test_scored_video_has_the_mark_and_the_sidecar_says_what_was_found(

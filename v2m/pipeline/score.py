@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from v2m.core.atomic import MADE_SUFFIX, name_outputs
 from v2m.core.errors import UsageError
@@ -29,6 +29,9 @@ from v2m.pipeline.ranking import RankBy, prepare_ranking, rank_candidates
 from v2m.pipeline.recipes import Recipe, list_recipes, load_recipe
 from v2m.pipeline.result import Candidate, Extras, ResultMetadata, ScoreResult
 from v2m.taggers.base import TaggerBase
+
+if TYPE_CHECKING:
+    from v2m.pretrained.watermark import Watermark
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +132,9 @@ def score_video(
     )  # fmt: skip
     job = _Job(clip, section, plan, outputs, recipe, the_tagger, the_generator, controls, extras, c2pa, stages, clock)
     with capture_warnings() as warnings:
+        prepared = job.prepare()
         final_tags, ranked = job.compose()
-    return job.write(final_tags, ranked, warnings)
+    return job.write(prepared, final_tags, ranked, warnings)
 
 
 def _output_path(clip: Video, out: Path | None) -> Path:
@@ -140,6 +144,13 @@ def _output_path(clip: Video, out: Path | None) -> Path:
     if out.suffix != MADE_SUFFIX:
         return out
     return out.with_name(f"{out.name}{mixer.default_output(clip).suffix}")
+
+
+class _Prepared(NamedTuple):
+    """Results of the preparation that are used once the music is written."""
+
+    watermark: Watermark | None
+    licenses: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -159,16 +170,20 @@ class _Job:
     stages: StageProgress
     clock: _StageClock
 
+    def prepare(self) -> _Prepared:
+        """Find what is missing, broken or refused before minutes of work, not after them."""
+        watermark = marking.prepare() if self.recipe.watermark else None
+        self.generator.prepare(self.recipe.tags, self.controls)
+        self.generator.validate_video(self.section, self.controls)
+        if not self.recipe.tags.is_complete:
+            self.tagger.prepare()
+        licensing.check_loaded(self.recipe, self.tagger, self.generator)
+        components = licensing.recipe_components(self.recipe, self.tagger, self.generator, self.controls)
+        return _Prepared(watermark, [component.to_dict() for component in components])
+
     def compose(self) -> tuple[Tags, list[Candidate]]:
         """Return the tags of the section, and the candidates, best first."""
         hints = self.recipe.tags
-        self.generator.prepare(hints, self.controls)  # finds what is missing before minutes of work, not after
-        self.generator.validate_video(self.section, self.controls)
-        if not hints.is_complete:
-            self.tagger.prepare()
-        if self.recipe.watermark:
-            marking.prepare()
-        licensing.check_loaded(self.recipe, self.tagger, self.generator)
         with self.stages("Analyzing the picture") as progress:
             tags = hints if hints.is_complete else self.tagger.merged_tags(self.section, hints, progress)
         self.tagger.release()  # two models rarely fit side by side
@@ -196,7 +211,9 @@ class _Job:
 
         return [align_to_cuts(soundtrack, self.section, tags.tempo) for soundtrack in soundtracks]
 
-    def write(self, tags: Tags, ranked: Sequence[Candidate], warnings: Sequence[str]) -> ScoreResult:
+    def write(
+        self, prepared: _Prepared, tags: Tags, ranked: Sequence[Candidate], warnings: Sequence[str]
+    ) -> ScoreResult:
         """Mix the best candidate into the video, and write everything else beside it."""
         best, *others = ranked
         space.check_before_writing(
@@ -206,21 +223,22 @@ class _Job:
         with self.outputs.staged() as staged:
             with self.stages("Mixing and writing") as progress:
                 comment = sidecar.container_comment(self.recipe.name)
-                marked = marking.embed(best.soundtrack.audio) if self.recipe.watermark else None
-                music = best.soundtrack.audio if marked is None else marked.audio
+                watermark, music = prepared.watermark, best.soundtrack.audio
+                if watermark is not None:
+                    music = watermark.embed(music)
                 report = mixer.mix(self.clip, music, staged.video, self.recipe.mix, comment, False, progress)
                 for other in others:
                     audio.save(other.soundtrack.audio, staged.wav(other.seed))
                     if self.extras.report:
                         _plot(staged.report(other.seed), self.section, other.soundtrack)
                 _write_extras(staged, self.extras, self.section, best.soundtrack)
-                watermark = None if marked is None else marked.read_back(staged.video)
+                found = None if watermark is None else marking.read_back(watermark, staged.video, self.section)
                 manifest = self._sign(staged)
             self.clock.lap("mix")
             record = sidecar.build(
                 clip=self.clip, section=self.section, outputs=self.outputs, staged=staged, tagger=self.tagger,
                 generator=self.generator, recipe=self.recipe, tags=tags, candidates=ranked, mix=report,
-                warnings=warnings, licenses=self._licenses(), watermark=watermark, c2pa=manifest,
+                warnings=warnings, licenses=prepared.licenses, watermark=found, c2pa=manifest,
             )  # fmt: skip
             sidecar.write(record, staged.sidecar)
         notes, settings = tuple(record["warnings"]), record["settings"]
@@ -234,10 +252,6 @@ class _Job:
             return None
         recipe = self.recipe.name if self.recipe.name in list_recipes() else None
         return sign(staged.video, self.clip.path, self.c2pa, MusicOrigin(self.generator.digital_source, recipe))
-
-    def _licenses(self) -> list[dict[str, Any]]:
-        components = licensing.recipe_components(self.recipe, self.tagger, self.generator, self.controls)
-        return [component.to_dict() for component in components]
 
 
 def inpaint(

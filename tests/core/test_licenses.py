@@ -38,6 +38,11 @@ from v2m.core.licenses import (
         ("mit, cc-by-nc-4.0", NON_COMMERCIAL),
         ("cc-by-nc-4.0 OR apache-2.0", None),
         ("cc-by-nc-4.0 OR own-terms", NON_COMMERCIAL),
+        ("cc-by-nc-4.0 OR mit AND isc", None),
+        ("cc-by-nc-4.0, mit OR apache-2.0", NON_COMMERCIAL),
+        ("mit OR apache-2.0, cc-by-nc-4.0", NON_COMMERCIAL),
+        ("mit OR cc-by-nc-4.0, isc", None),
+        ("CC-BY-NC-4.0 AND (GPL-3.0 OR MIT OR Apache-2.0)", UNKNOWN),
     ],
 )
 def test_license_is_judged_by_the_table(license: str | None, reason: str | None) -> None:
@@ -57,6 +62,12 @@ def test_refusal_names_component_license_and_cure_once_each() -> None:
     assert "owner/model" not in text
     assert exit_code(caught.value) == USAGE
     check_commercial_use([good])
+
+
+def test_refusal_says_why_a_license_is_not_known() -> None:
+    offline = LicensedComponent("codec", "owner/codec", None, "", "state it", "not known: no network")
+    with pytest.raises(LicenseError, match=r"the codec owner/codec \(license not known: no network\): state it"):
+        check_commercial_use([offline])
 
 
 def test_component_says_for_the_sidecar_whether_it_may_be_used_commercially() -> None:

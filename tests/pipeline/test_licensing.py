@@ -23,6 +23,9 @@ from v2m.pipeline import licensing
 from v2m.pipeline.batch import process_videos
 from v2m.pipeline.recipes import Recipe, list_recipes, load_recipe
 from v2m.pipeline.score import score_video
+from v2m.pretrained import hub
+from v2m.pretrained.hub import RemoteRepo
+from v2m.pretrained.licenses import model_component
 from v2m.pretrained.weights import BUNDLED
 from v2m.sketch.perform.synthesizer import DEFAULT_SOUNDFONT
 from v2m.taggers.heuristic import HeuristicTagger
@@ -33,7 +36,7 @@ EXPECTED: dict[str, str | None] = {
     "sketch": None,
     "learned": None,
     "acestep": None,
-    "v2b": None,
+    "v2b": "the tagger lkhl/VideoLLaMA3-2B-Image-HF (license apache-2.0, videollama3-research-preview: v2m does not",
     "musicgen": "the generator facebook/musicgen-small (license cc-by-nc-4.0: it forbids",
     "magnet": "the generator facebook/magnet-small-30secs (license cc-by-nc-4.0: it forbids",
     "vidmuse": "the generator Zeyue7/VidMuse (license cc-by-4.0 AND cc-by-nc-4.0: it forbids",
@@ -84,13 +87,24 @@ def test_shipped_recipe_is_accepted_or_refused_by_its_published_licenses(name: s
 
 
 @pytest.mark.parametrize(
-    ("license", "accepted"), [("mit", True), ("cc-by-nc-4.0", False), ("own-terms", False), (None, False)]
+    ("license", "card", "accepted"),
+    [
+        ("mit", None, True),
+        ("mit", "MIT", True),
+        ("mit", "cc-by-nc-4.0", False),
+        ("cc-by-nc-4.0", "mit", False),
+        ("own-terms", None, False),
+        (None, "mit", True),
+        (None, None, False),
+    ],
 )
-def test_checkpoint_is_judged_by_the_license_that_its_config_states(
-    tmp_path: Path, license: str | None, accepted: bool
+def test_checkpoint_is_judged_by_the_licenses_that_its_config_and_its_card_state(
+    tmp_path: Path, license: str | None, card: str | None, accepted: bool
 ) -> None:
-    recipe = Recipe(generator=VidMuse(model=learned_copy(tmp_path / "mine", license=license)))
-    assert (reason(recipe) is None) == accepted
+    folder = learned_copy(tmp_path / "mine", license=license)
+    if card is not None:
+        Path(folder, "README.md").write_text(f"---\nlicense: {card}\n---\n")
+    assert (reason(Recipe(generator=VidMuse(model=folder))) is None) == accepted
 
 
 @pytest.mark.parametrize(
@@ -98,7 +112,7 @@ def test_checkpoint_is_judged_by_the_license_that_its_config_states(
     [
         ("codec", "facebook/encodec_32khz", "the codec facebook/encodec_32khz (license cc-by-nc-4.0"),
         ("style_encoder", "m-a-p/MERT-v1-95M", "the style encoder m-a-p/MERT-v1-95M (license cc-by-nc-4.0"),
-        ("vision_encoder", "someone/clip", "the vision encoder someone/clip (license not stated)"),
+        ("vision_encoder", "someone/clip", "the vision encoder someone/clip (license not known: the hub could not"),
         ("text_encoder", "google-t5/t5-base", None),
     ],
 )
@@ -110,11 +124,11 @@ def test_every_model_that_a_checkpoint_names_is_judged(tmp_path: Path, kind: str
 def test_model_card_of_a_folder_counts_and_a_known_name_cannot_be_talked_out_of(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints" / "musicgen-small"
     folder.mkdir(parents=True)
-    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    (folder / "README.md").write_text("---\nlicense: mit OR apache-2.0\n---\n")
     assert reason(Recipe(generator=MusicGen(model=str(folder)))) is None
     said = reason(Recipe(generator=MusicGen(model="facebook/musicgen-small")))  # found in the same folder
     assert said is not None
-    assert "mit AND cc-by-nc-4.0" in said
+    assert "mit OR apache-2.0, cc-by-nc-4.0" in said
 
 
 def test_multiband_decoder_is_judged(tmp_path: Path) -> None:
@@ -133,6 +147,8 @@ def test_own_soundfont_needs_a_file_that_states_its_license(tmp_path: Path) -> N
     stated = tmp_path / "own.sf3.license"
     stated.write_text("SPDX-FileCopyrightText: 2020 Somebody\nSPDX-License-Identifier: CC-BY-NC-4.0\n")
     assert "forbids commercial use" in str(reason(recipe))
+    stated.write_text("SPDX-License-Identifier: CC0-1.0\nSPDX-License-Identifier: CC-BY-NC-4.0\n")
+    assert "license CC0-1.0, CC-BY-NC-4.0: it forbids commercial use" in str(reason(recipe))
     stated.write_text("SPDX-License-Identifier: CC0-1.0\n")
     assert reason(recipe) is None
 
@@ -179,8 +195,47 @@ class LicensedPlugin(Plugin):
 
 
 def test_plugin_is_refused_unless_it_states_its_components() -> None:
-    assert "the generator Plugin (license not stated)" in str(reason(Recipe(generator=Plugin())))
+    class Decomposition(Plugin):
+        components = 3  # means something else there
+
+    for plugin in (Plugin(), Decomposition()):
+        name = type(plugin).__name__
+        assert f"the generator {name} (license not stated)" in str(reason(Recipe(generator=plugin)))
     assert reason(Recipe(generator=LicensedPlugin())) is None
+
+
+def test_hub_is_asked_only_for_a_commercial_safe_recipe(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hosted(Sketch):
+        def components(self, controls: Controls) -> list[LicensedComponent]:
+            return [model_component("generator", "owner/model", "generator.model")]
+
+    def asked(*_: Any) -> RemoteRepo:
+        questions.append(1)
+        return RemoteRepo("owner/model", "main", "0" * 40, {}, {"license": "isc"})
+
+    questions: list[int] = []
+    monkeypatch.setattr(hub, "list_files", asked)
+    (own,) = score_video(clip, generator=Hosted(), end=1).record["licenses"]
+    assert (own["license"], own["commercial_use"], questions) == (None, False, [])
+    (own,) = score_video(clip, generator=Hosted(), end=1, commercial_safe=True, overwrite=True).record["licenses"]
+    assert (own["license"], own["commercial_use"]) == ("isc", True)
+
+
+def test_components_are_listed_before_the_music_is_written(clip: Path) -> None:
+    class Broken(Plugin):
+        written = False
+
+        def components(self, controls: Controls) -> list[LicensedComponent]:
+            raise RuntimeError("no list")
+
+        def generate(self, video: Video, tags: Tags, seed: int, **options: Any) -> Soundtrack:
+            self.written = True
+            return super().generate(video, tags, seed)
+
+    broken = Broken()
+    with pytest.raises(RuntimeError, match="no list"):
+        score_video(clip, generator=broken)
+    assert not broken.written
 
 
 def test_weights_that_only_the_loaded_model_names_are_refused_before_music_is_written(clip: Path) -> None:

@@ -10,11 +10,19 @@ from pathlib import Path
 import pytest
 
 from tests.pretrained.hub_server import serving
-from v2m.pretrained.licenses import PUBLISHED, model_license, published_license
+from v2m.pretrained import hub
+from v2m.pretrained.hub import RemoteRepo
+from v2m.pretrained.licenses import PUBLISHED, ask_hub, model_component, model_license, published_license
 
 ROOT = Path(__file__).parents[2]
 FILES = {"config.json": b"{}", "model.safetensors": bytes(100), "README.md": b"---\nlicense: apache-2.0\n---\n# Tiny"}
-CLIENT = "import sys; from v2m.pretrained.licenses import model_license; print(*map(model_license, sys.argv[1:]))"
+CLIENT = """
+import sys
+from v2m.pretrained.licenses import ask_hub, model_component
+for name in sys.argv[1:]:
+    component = ask_hub(model_component("codec", name, "codec"))
+    print(component.license or component.missing)
+"""
 
 
 def test_license_of_an_unknown_repository_is_that_of_its_card_on_the_hub(tmp_path: Path) -> None:
@@ -25,7 +33,10 @@ def test_license_of_an_unknown_repository_is_that_of_its_card_on_the_hub(tmp_pat
             [sys.executable, "-c", CLIENT, *names],
             cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert done.stdout.split() == ["apache-2.0", "None", "cc-by-nc-4.0"], done.stderr
+        tiny, missing, musicgen = done.stdout.splitlines()
+        assert (tiny, musicgen) == ("apache-2.0", "cc-by-nc-4.0"), done.stderr
+        assert missing.startswith("not known: the hub could not be asked")
+        assert "has no such repository" in missing
         assert not hub.transfers()
         assert not [path for _, path, _ in hub.requests if "musicgen" in path]
 
@@ -33,6 +44,25 @@ def test_license_of_an_unknown_repository_is_that_of_its_card_on_the_hub(tmp_pat
 @pytest.mark.parametrize("name", ["Facebook/MusicGen-Large", "facebook/musicgen-stereo-melody@main"])
 def test_published_license_is_known_in_any_case_and_at_any_revision(name: str) -> None:
     assert published_license(name) == "cc-by-nc-4.0"
+
+
+@pytest.mark.parametrize("name", ["ACE-Step/ACE-Step-v1-3.5B", "ACE-Step/acestep-captioner"])
+def test_other_models_of_a_known_owner_are_not_known(name: str) -> None:
+    assert published_license("ACE-Step/acestep-v15-xl-turbo-diffusers") == "mit"
+    assert published_license(name) is None
+
+
+@pytest.mark.parametrize("card", [None, "isc"])
+def test_cached_snapshot_without_a_card_is_asked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, card: str | None
+) -> None:
+    monkeypatch.setenv("V2M_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    if card is not None:
+        (tmp_path / "README.md").write_text(f"---\nlicense: {card}\n---\n")
+    remote = RemoteRepo("owner/model", "main", "0" * 40, {}, {"license": "mit"})
+    monkeypatch.setattr(hub, "find_cached", lambda *_: (tmp_path, []))
+    monkeypatch.setattr(hub, "list_files", lambda *_: remote)
+    assert ask_hub(model_component("codec", "owner/model", "codec")).license == (card or "mit")
 
 
 def test_published_names_are_in_lower_case() -> None:

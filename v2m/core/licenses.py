@@ -46,9 +46,10 @@ class LicensedComponent:
     Args:
         role: What it does, such as "generator" or "text encoder".
         name: Its folder, repository or file.
-        license: Identifier of SPDX, or an expression of these with AND and OR; None where none is stated.
+        license: Identifier of SPDX, or an expression of these (see `objection`); None where none is known.
         replacement: What to do where the license is refused.
         statement: How to state a license that is not stated.
+        missing: Reason why `license` is None.
     """
 
     role: str
@@ -56,6 +57,7 @@ class LicensedComponent:
     license: str | None
     replacement: str = ""
     statement: str = ""
+    missing: str = NOT_STATED
 
     def to_dict(self) -> dict[str, str | bool | None]:
         """Return plain values for the sidecar."""
@@ -66,13 +68,24 @@ class LicensedComponent:
 def objection(license: str | None) -> str | None:
     """Return why a license is refused for commercial use, None where it allows it.
 
-    Of "A OR B" one needs to allow it, of "A AND B" and of "A, B" all. Brackets are not read.
+    Of "A OR B" one needs to allow it, of "A AND B" and of "A, B" all. AND binds strongest, the comma weakest; what has
+    brackets counts as unknown.
     """
     if license is None or not license.strip():
         return NOT_STATED
-    choices = (re.split(r"\s+and\s+|\s*,\s*", choice) for choice in re.split(r"\s+or\s+", license.strip().lower()))
-    reasons = [next(filter(None, map(_reason_against, names)), None) for names in choices]
+    if re.search(r"[()\[\]]", license):
+        return UNKNOWN
+    return _first_reason(map(_objection_to_choice, license.lower().split(",")))
+
+
+def _objection_to_choice(expression: str) -> str | None:
+    choices = (re.split(r"\s+and\s+", choice) for choice in re.split(r"\s+or\s+", expression))
+    reasons = [_first_reason(map(_reason_against, names)) for names in choices]
     return None if None in reasons else reasons[0]
+
+
+def _first_reason(reasons: Iterable[str | None]) -> str | None:
+    return next(filter(None, reasons), None)
 
 
 def _reason_against(name: str) -> str | None:
@@ -85,7 +98,7 @@ def check_commercial_use(components: Iterable[LicensedComponent]) -> None:
     for component in components:
         reason = objection(component.license)
         if reason is not None:
-            license = f"license {NOT_STATED}" if reason == NOT_STATED else f"license {component.license}: {reason}"
+            license = f"license {component.missing if reason == NOT_STATED else f'{component.license}: {reason}'}"
             cures = (component.replacement, component.statement if reason in {NOT_STATED, UNKNOWN} else "")
             cure = ", or ".join(filter(None, cures)) or "leave out `commercial_safe`"
             refused.setdefault(

@@ -70,10 +70,10 @@ class PrepareJob:
 def check_licenses(config: PrepareConfig, tagger: TaggerBase) -> None:
     """Raise LicenseError where a license of encoders or tagger forbids commercial use, or is unknown."""
     from v2m.data.encode import component_names
-    from v2m.pretrained.licenses import model_component
+    from v2m.pretrained.licenses import ask_hub, model_component
 
     models = [model_component(kind.replace("_", " "), name, kind) for kind, name in component_names(config).items()]
-    check_commercial_use([*models, *([] if config.unpaired else tagger.components())])
+    check_commercial_use(map(ask_hub, [*models, *([] if config.unpaired else tagger.components())]))
 
 
 def prepare(

@@ -127,9 +127,10 @@ class _ExternalGenerator(GeneratorBase):
 
     def __init__(self, plugin: MusicGenerator) -> None:
         self.plugin = plugin
+        values = ("capabilities", "weights", "digital_source")
         methods = ("components", "prepare", "validate_video", "generate_batch", "audio_bytes", "release")
-        for name in ("capabilities", "weights", "digital_source", *methods):
-            if hasattr(plugin, name):
+        for name in (*values, *methods):
+            if hasattr(plugin, name) and (name in values or callable(getattr(plugin, name))):
                 setattr(self, name, getattr(plugin, name))
         self.generate = plugin.generate
 

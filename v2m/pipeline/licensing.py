@@ -7,7 +7,7 @@ from v2m.core.types import Controls
 from v2m.generators.base import GeneratorBase
 from v2m.generators.sketch import Sketch
 from v2m.pipeline.recipes import Recipe
-from v2m.pretrained.licenses import loaded_components, model_component
+from v2m.pretrained.licenses import ask_hub, loaded_components, model_component
 from v2m.taggers.base import TaggerBase
 
 BEAT_TRACKER = LicensedComponent("beat tracker", "BeatNet", "CC-BY-4.0")  # v2m/analysis/beatnet.npz
@@ -17,7 +17,10 @@ MUSICNN = LicensedComponent("ranker", "musicnn", "ISC", "leave out `rank_by=tags
 def recipe_components(
     recipe: Recipe, tagger: TaggerBase, generator: GeneratorBase, controls: Controls
 ) -> list[LicensedComponent]:
-    """Return what takes part, as far as it is known before any weights are fetched or loaded."""
+    """Return what takes part, as far as it is known before any weights are fetched or loaded.
+
+    Of a commercial-safe recipe, and of no other, the hub is asked for licenses that are not known here.
+    """
     components = [*generator.components(controls), *([] if recipe.tags.is_complete else tagger.components())]
     if recipe.align_to_cuts and not isinstance(generator, Sketch):  # which plans its own beats
         components.append(BEAT_TRACKER)
@@ -25,7 +28,7 @@ def recipe_components(
         components.append(MUSICNN)
     if recipe.watermark:
         components.append(model_component("watermark", "facebook/audioseal", "watermark"))
-    return components
+    return [*map(ask_hub, components)] if recipe.commercial_safe else components
 
 
 def check_recipe(recipe: Recipe, tagger: TaggerBase, generator: GeneratorBase, controls: Controls) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from v2m.core.errors import DependencyError, UsageError
+from v2m.core.errors import DependencyError, UsageError, error_text
 from v2m.core.licenses import LicensedComponent
 from v2m.core.types import WeightsInfo
 from v2m.pretrained import weights
@@ -22,9 +23,9 @@ MULTIBAND = "facebook/multiband-diffusion"
 CLAP_LICENSE = "CC0-1.0"  # of laion_clap's weights, whose text branch comes with SONIQUE's
 # Start of a repository's name in lower case → license of the weights as published; docs/provenance.md has the sources.
 PUBLISHED = {
-    "ace-step/": "mit",
+    "ace-step/acestep-v15-": "mit",
     "adefossez/htdemucs": "mit",
-    "damo-nlp-sg/videollama3-": "apache-2.0",
+    "damo-nlp-sg/videollama3-": "apache-2.0, videollama3-research-preview",  # the latter as its authors' README says
     "facebook/audioseal": "mit",
     "facebook/encodec_32khz": "cc-by-nc-4.0",  # its card names none; audiocraft's LICENSE_weights holds for its weights
     "facebook/magnet-": "cc-by-nc-4.0",
@@ -33,7 +34,7 @@ PUBLISHED = {
     "facebookai/roberta-base": "mit",
     "google/gemma-7b-it": "gemma",
     "google-t5/t5-": "apache-2.0",
-    "lkhl/videollama3-": "apache-2.0",
+    "lkhl/videollama3-": "apache-2.0, videollama3-research-preview",
     "m-a-p/mert-": "cc-by-nc-4.0",
     "m-a-p/xcodec_mini_infer": "apache-2.0",
     "m-a-p/yue-": "apache-2.0",
@@ -49,7 +50,8 @@ STATE = "state its license: a line `license: NAME` between two lines `---` at th
 
 def model_component(role: str, name: str, option: str) -> LicensedComponent:
     """Return the model `name`, a folder or a repository, which `option` chooses, with its license."""
-    return LicensedComponent(role, name, model_license(name), f"give another `{option}`", STATE)
+    state = "" if published_license(name) else STATE
+    return LicensedComponent(role, name, model_license(name), f"give another `{option}`", state)
 
 
 def checkpoint_components(name: str, option: str = "generator.model") -> list[LicensedComponent]:
@@ -89,7 +91,7 @@ def loaded_components(role: str, infos: Sequence[WeightsInfo]) -> list[LicensedC
     """Return models that have been fetched, with the license that they, and this module, state."""
     return [
         LicensedComponent(
-            role, info.name, _both(info.license, published_license(info.name)), f"give another {role}", STATE
+            role, info.name, _join(info.license, published_license(info.name)), f"give another {role}", STATE
         )
         for info in infos
     ]
@@ -103,16 +105,29 @@ def soundfont_component(path: Path | None = None) -> LicensedComponent:
 
 
 def model_license(name: str) -> str | None:
-    """Return the license of a model before any of its weights are fetched; None where none is stated.
+    """Return the license of a model without a question to the hub; None where none is known.
 
-    What its folder states, in v2m's config.yaml or in its model card; and what its authors published it under, where
-    that is known, or the card on the hub states.
+    All of what its folder states, in v2m's config.yaml and in its model card, and what its authors published it under,
+    where that is known. Of a repository without either: what the card in the hub's cache states.
     """
     folder, published = _local_folder(name), published_license(name)
     if folder is not None:
-        stated = _read_settings(folder).get("license") or weights.card_license(folder)
-        return _both(None if stated is None else str(stated), published)
-    return published or _hub_license(name)
+        return _join(_read_settings(folder).get("license"), weights.card_license(folder), published)
+    return published or _cached_license(name)
+
+
+def ask_hub(component: LicensedComponent) -> LicensedComponent:
+    """Return a component with the license of its card on the hub, where none is known of a repository."""
+    name = component.name
+    if component.license or not weights.REPOSITORY.fullmatch(name) or _local_folder(name) is not None:
+        return component
+    repo, _, revision = name.partition("@")
+    try:
+        from v2m.pretrained import hub
+
+        return replace(component, license=weights.license_name(hub.list_files(repo, revision or "main").card))
+    except (DependencyError, ImportError) as error:
+        return replace(component, missing=f"not known: the hub could not be asked ({error_text(error)})")
 
 
 def published_license(name: str) -> str | None:
@@ -120,9 +135,10 @@ def published_license(name: str) -> str | None:
     return next((license for start, license in PUBLISHED.items() if name.lower().startswith(start)), None)
 
 
-def _both(stated: str | None, published: str | None) -> str | None:
-    names = dict.fromkeys(name for name in (stated, published) if name)
-    return " AND ".join(names) or None
+def _join(*licenses: Any) -> str | None:
+    """Return a list of licenses that all must allow a use; None where none is given."""
+    names = (name.strip() for license in licenses if license for name in str(license).split(","))
+    return ", ".join({name.lower(): name for name in names}.values()) or None
 
 
 def _local_folder(name: str) -> Path | None:
@@ -130,18 +146,12 @@ def _local_folder(name: str) -> Path | None:
     return path.parent if path.is_file() else weights.find_folder(name)
 
 
-def _hub_license(name: str) -> str | None:
-    """License that a repository's card on the hub states; None where it cannot be asked."""
-    from v2m.pretrained import hub
-
-    repo, _, revision = name.partition("@")
+def _cached_license(name: str) -> str | None:
     try:
         local = weights.find_local(name, ())
-        return (
-            local.license if local is not None else weights.license_name(hub.list_files(repo, revision or "main").card)
-        )
-    except (DependencyError, UsageError):
+    except (DependencyError, UsageError, ImportError):  # which its loader reports
         return None
+    return None if local is None else local.license
 
 
 def _read_settings(folder: Path | None, file: str = CONFIG_FILE) -> dict[str, Any]:

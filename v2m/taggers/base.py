@@ -65,8 +65,9 @@ class _ExternalTagger(TaggerBase):
 
     def __init__(self, plugin: Tagger) -> None:
         self.plugin = plugin
-        for name in ("merges_hints", "weights", "device", "components", "prepare", "measure", "describe", "release"):
-            if hasattr(plugin, name):
+        values = ("merges_hints", "weights", "device")
+        for name in (*values, "components", "prepare", "measure", "describe", "release"):
+            if hasattr(plugin, name) and (name in values or callable(getattr(plugin, name))):
                 setattr(self, name, getattr(plugin, name))
         self.tag = plugin.tag
 

@@ -19,7 +19,7 @@ from v2m.pretrained.weights import announce_license, fetch
 
 OOM_HINT = "try `low_memory=True`, fewer `candidates` or a smaller `generator.model`"
 STABILITY_LICENSE = "stabilityai community license: commercial use up to a yearly revenue, see its page"
-LICENSES = {"ace-step/": "mit", "stabilityai/": STABILITY_LICENSE}  # for folders without a model card
+LICENSES = {"ace-step/acestep-v15-": "mit", "stabilityai/": STABILITY_LICENSE}  # for folders without a model card
 MAX_REFERENCE_S = 240.0
 MAX_INPAINT_SHARE = 0.75  # of `max_duration`, so that the pipeline gets some audio around the range
 

@@ -69,7 +69,8 @@ def provenance(soundfont: Path) -> dict[str, str | None]:
 def soundfont_license(soundfont: Path) -> str | None:
     """Return the license of a SoundFont as SPDX writes it, None where none is stated.
 
-    It is stated in a file beside it, `NAME.license`, in a line "SPDX-License-Identifier: …" (the REUSE specification).
+    It is stated in a file beside it, `NAME.license`, in lines "SPDX-License-Identifier: …" (the REUSE specification),
+    all of which hold.
     """
     if soundfont == DEFAULT_SOUNDFONT:
         return DEFAULT_LICENSE
@@ -77,8 +78,7 @@ def soundfont_license(soundfont: Path) -> str | None:
         text = soundfont.with_name(f"{soundfont.name}.license").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    line = re.search(r"SPDX-License-Identifier:(.*)", text)
-    return line[1].strip() or None if line else None
+    return ", ".join(map(str.strip, re.findall(r"SPDX-License-Identifier:(.*)", text))) or None
 
 
 @lru_cache(maxsize=2)

@@ -29,6 +29,7 @@ class TrainingLoader(ABC):
     num_workers: int
     pin_memory: bool
     position: int
+    new_place = "the same sample"  # where a run goes on whose order is another
 
     @property
     @abstractmethod
@@ -69,7 +70,7 @@ class TrainingLoader(ABC):
         if {"num_samples", "dataset"} & set(differing):
             logger.warning("other shards than before: the run goes on with them from its step, not from its sample")
         elif differing:
-            logger.warning("another %s than before: the run goes on at the same sample", " and ".join(differing))
+            logger.warning("another %s than before: the run goes on at %s", " and ".join(differing), self.new_place)
         position = int(state["position"])
         self.position = position - position % max(1, self.step)
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from io import BufferedReader
-from tarfile import TarError
-from typing import Any, NamedTuple, cast
+from tarfile import BLOCKSIZE, TarError
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
@@ -36,6 +36,7 @@ from v2m.data.shards import CorruptSampleError, OnCorrupt, Sample, decode, repor
 MIXED_SHARDS = 8
 MAX_ATTEMPTS, RETRY_S = 4, 2.0  # to read on where a connection ends; the wait doubles
 TAR_MAGIC = slice(257, 262)  # of an uncompressed tar, in its first block
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\0\0\x80", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, lzma, zstd
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ class RemoteShards:
         for address in addresses:
             name = printable_address(address)
             manifest = Manifest.parse(remote.read_bytes(remote.join(address, MANIFEST)), name)
-            sizes = {file.name: file.size for file in remote.list_files(f"{address.rstrip('/')}/")}
+            prefix = f"{address.rstrip('/')}/"
+            sizes = {file.address.removeprefix(prefix): file.size for file in remote.list_files(prefix)}
             report_problems(name, size_problems(name, manifest, sizes), on_corrupt)
             manifests[address] = manifest
         shards = [remote.join(address, shard.file) for address, each in manifests.items() for shard in each.shards]
@@ -117,7 +119,8 @@ def _read_tar(address: str, first: int) -> Iterator[Mapping[str, bytes]]:
     """Yield the samples of a tar from `first` on. Raise NotATarError where it is none, or ends early."""
     with remote.open_file(address) as file:
         stream = BufferedReader(file)
-        if stream.peek(512)[TAR_MAGIC] != b"ustar":  # a compressed tar may unpack to any size
+        head = stream.peek(BLOCKSIZE)
+        if head[TAR_MAGIC] != b"ustar" or head.startswith(COMPRESSED):  # a compressed tar may unpack to any size
             raise NotATarError("it is no plain tar")
         samples = group_by_keys(tar_file_expander([{"url": address, "stream": stream}]))
         try:
@@ -125,7 +128,8 @@ def _read_tar(address: str, first: int) -> Iterator[Mapping[str, bytes]]:
                 if row >= first:
                     yield sample
         except Exception as error:
-            error.args = tuple(value for value in error.args if value not in {stream, address})  # webdataset's
+            own = (value for value in error.args if value is not stream and value != address)  # webdataset adds these
+            error.args = tuple(own)
             if isinstance(error, TarError | ValueError):
                 raise NotATarError(error_text(error, 200)) from None
             raise
@@ -195,6 +199,7 @@ class StreamingLoader(TrainingLoader):
     rank: int = 0
     num_workers: int = 0
     pin_memory: bool = False
+    new_place: ClassVar[str] = "its step, in another order of the samples"
     position: int = 0  # of the next batch, over all ranks, in samples
 
     def __post_init__(self) -> None:

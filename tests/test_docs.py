@@ -37,7 +37,7 @@ MAX_README_BYTES = 7000
 # Options of other programs that the documents name.
 FOREIGN_OPTIONS = {
     "--all-extras", "--all-groups", "--group", "--extra", "--with", "--local-dir", "--help", "--version", "--strict",
-    "--no-smoothing", "--inexact", "--read-only", "--tmpfs", "--project", "--head",
+    "--no-smoothing", "--inexact", "--read-only", "--tmpfs", "--project", "--head", "--generate",
 }  # fmt: skip
 
 

@@ -18,7 +18,9 @@ from tests.e2e.test_train import words as train_words
 from tests.fixtures.tiny import shards as made
 from v2m.cli import prepare, score, train
 from v2m.core import remote
+from v2m.core.errors import InvalidInputError
 from v2m.data.synthetic import make_clips
+from v2m.pipeline import remote_batch
 
 SECRET = "the-secret-of-this-test"
 BUILT_IN = ("--codec=v2m-score-1", "--vision-encoder=v2m-frame-statistics-1", "--text-encoder=v2m-hashed-words-1")
@@ -90,6 +92,21 @@ def test_shards_of_a_bucket_are_those_of_a_folder(
     assert SECRET not in captured.out + captured.err
     assert prepare.main([*command, f"{bucket}/clips", bucket]) == 2
     assert "holds something else than a dataset" in capsys.readouterr().err
+
+
+def test_keys_that_are_no_names_of_web_pages_and_empty_folders(bucket: str) -> None:
+    s3 = fsspec.filesystem("s3")
+    s3.call_s3("put_object", Bucket="videos", Key="folder/", Body=b"")  # as consoles make them
+    with pytest.raises(InvalidInputError, match="nothing is at"):
+        remote.list_files(f"{bucket}/folder/")
+    names = ["clip #1.mp4", "clip #2.mp4", "what?.mp4"]
+    for name in names:
+        s3.pipe_file(f"{bucket}/folder/{name}", name.encode())
+    found = remote_batch.find_videos([f"{bucket}/folder"])
+    assert [video.name for video in found] == names
+    with remote.open_file(f"{bucket}/folder/{names[0]}") as file:
+        assert file.read() == names[0].encode()
+        assert file.blocksize == file.cache.blocksize == 4 << 20
 
 
 def test_training_on_a_bucket_resumes_to_the_same_weights(

@@ -1,7 +1,7 @@
 """Files at addresses of fsspec, such as s3://bucket/clips: listing, a local cache, writing.
 
 Credentials come from the environment, as each service's own library reads them (AWS_ACCESS_KEY_ID,
-GOOGLE_APPLICATION_CREDENTIALS …). An address may not hold any; what follows a question mark, where signatures stand, is
+GOOGLE_APPLICATION_CREDENTIALS …). An address may not hold any; the query of a web address, where signatures stand, is
 never shown.
 """
 
@@ -13,20 +13,25 @@ import re
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 from v2m.core.atomic import publish, temporary_sibling
 from v2m.core.errors import DependencyError, InvalidInputError, UsageError, error_text, require_packages
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # a scheme of two letters or more: C:\ is a drive
+WEB_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+# A user's name before an @, or a colon that begins no port and no ARN. A secret may hold slashes, as those of AWS do.
+CREDENTIALS = re.compile(r"[^:/]*://([^/?#]*@|(?!arn:)[^/:?#\[\]]*:(?!\d+([/?#]|$)))")
+QUERY = re.compile(r"(://[^\s?'\"]*)\?\S*?(?=['\"),]*(\s|$))")  # up to the punctuation of the text around the address
 ATOMIC_SCHEMES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "memory"}  # an object appears there when it is whole
-VERSION_FIELDS = ("ETag", "etag", "LastModified", "updated", "mtime", "last_modified", "created")
+VERSION_FIELDS = ("ETag", "etag", "LastModified", "Last-Modified", "updated", "mtime", "last_modified", "created")
+BLOCK_BYTES = 4 << 20  # read ahead in an open file: S3's own 50 MB, in each of many open shards, would fill the memory
 CACHE_VARIABLE, SIZE_VARIABLE = "V2M_CACHE", "V2M_CACHE_GB"
 DEFAULT_CACHE_GB = 20.0
 USE_PREFIX, STALE_S = ".use-", 7 * 86400  # folders of copies in use; no video takes a week
@@ -42,7 +47,7 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        return PurePosixPath(urlsplit(self.address).path or self.address).name
+        return PurePosixPath(without_query(self.address)).name
 
 
 def is_address(name: str) -> bool:
@@ -52,7 +57,29 @@ def is_address(name: str) -> bool:
 
 def printable_address(address: str) -> str:
     """Return an address without what may be secret."""
-    return re.sub(r"(://)[^/@]*@", r"\1", address.partition("?")[0])
+    if any(map(CREDENTIALS.match, address.split("::"))):  # of a chain any
+        return f"{address.partition('://')[0]}://…"
+    return without_query(address)
+
+
+def without_query(address: str) -> str:
+    """Return a web address up to its query or fragment, any other unchanged: keys may hold ? and #."""
+    return re.split(r"[?#]", address, maxsplit=1)[0] if WEB_ADDRESS.match(address) else address
+
+
+def error_summary(error: BaseException, address: str) -> str:
+    """Return the message of an error at an address on one line, at most 200 characters, without secrets."""
+    text = error_text(error).replace(address, printable_address(address))
+    return QUERY.sub(r"\1", text)[:200]  # an HTTP library may spell the address differently
+
+
+def check_address(address: str) -> None:
+    """Raise UsageError for an address with credentials, and for a chain of addresses."""
+    if CREDENTIALS.match(address):
+        problem = f"{printable_address(address)!r} was given with credentials"
+        raise UsageError(f"{problem}: leave them out, and set the variables of the service instead")
+    if "::" in address:
+        raise UsageError(f"{printable_address(address)!r} is a chain of addresses: give one")
 
 
 def join(address: str, name: str) -> str:
@@ -62,8 +89,8 @@ def join(address: str, name: str) -> str:
 def list_files(address: str) -> list[RemoteFile]:
     """Return the file at `address`, or all files below it, sorted by address.
 
-    A folder of web pages' links ends with a slash. Raises UsageError for an address with credentials,
-    InvalidInputError for one that cannot be read or holds nothing.
+    A folder of web pages' links ends with a slash; an object whose name does stands for a folder and is left out.
+    Raises UsageError for an address with credentials, InvalidInputError for one that cannot be read or holds nothing.
     """
     with _readable_errors(address):
         file_system, path = _open(address)
@@ -72,7 +99,9 @@ def list_files(address: str) -> list[RemoteFile]:
             return [_describe(address, file_system.info(path))]
         root = path.rstrip("/")
         entries = file_system.find(root, detail=True)
-        files = [(name, info) for name, info in entries.items() if info.get("type") != "directory"]
+        files = [
+            (name, info) for name, info in entries.items() if info.get("type") != "directory" and not name.endswith("/")
+        ]
         if any(info.get("size") is None for _, info in files):  # a list of links
             files = [(name, file_system.info(name)) for name, _ in files]
     if not files:
@@ -111,7 +140,7 @@ def open_file(address: str) -> Iterator[Any]:
     """
     with _readable_errors(address):
         file_system, path = _open(address)
-        file = file_system.open(path, "rb")
+        file = file_system.open(path, "rb", block_size=BLOCK_BYTES)
     with file:
         yield file
 
@@ -120,13 +149,18 @@ def write_file(source: Path, address: str) -> None:
     """Write a local file to `address`, whole or not at all. Raise DependencyError where that fails."""
     with _readable_errors(address, writes=True):
         file_system, path = _open(address)
-        if urlsplit(address).scheme.lower() in ATOMIC_SCHEMES:
+        if address.partition("://")[0].lower() in ATOMIC_SCHEMES:
             file_system.put_file(str(source), path)
             return
-        temporary = f"{path}.v2m-partial"
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}.v2m-partial"  # another run may write the same file
         file_system.makedirs(str(PurePosixPath(path).parent), exist_ok=True)
-        file_system.put_file(str(source), temporary)
-        file_system.mv(temporary, path)
+        try:
+            file_system.put_file(str(source), temporary)
+            file_system.mv(temporary, path)
+        except BaseException:
+            with suppress(Exception):  # nothing was written, or the connection is lost
+                file_system.rm_file(temporary)
+            raise
 
 
 def remove_file(address: str) -> None:
@@ -220,13 +254,9 @@ def _cache_bytes() -> int:
 
 
 def _open(address: str) -> tuple[Any, str]:
-    """Return the file system of an address and the path in it. Raise UsageError for credentials in it."""
+    """Return the file system of an address and the path in it. Raise UsageError as `check_address`."""
     require_packages("fsspec")
-    if "@" in urlsplit(address).netloc:
-        problem = f"{printable_address(address)!r} was given with credentials"
-        raise UsageError(f"{problem}: leave them out, and set the variables of the service instead")
-    if "::" in address:
-        raise UsageError(f"{printable_address(address)!r} is a chain of addresses: give one")
+    check_address(address)
     from fsspec.core import url_to_fs
 
     return url_to_fs(address)
@@ -241,7 +271,7 @@ def _readable_errors(address: str, *, writes: bool = False) -> Iterator[None]:
         raise
     except Exception as error:  # each service has its own types
         shown, cure = printable_address(address), "check the name, and the credentials in the environment"
-        text = error_text(error, 200).replace(address, shown)
+        text = error_summary(error, address)
         if writes:
             raise DependencyError(f"{shown!r} cannot be written ({text}): {cure}") from None
         if isinstance(error, FileNotFoundError):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from v2m.core.errors import InvalidInputError, UsageError
-from v2m.data.sources import discover_videos, read_tags
+from v2m.data.sources import discover_music, discover_remote, discover_videos, read_tags
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -127,3 +129,49 @@ def test_wrong_tags_are_named_in_words_not_in_python(tmp_path: Path, text: str, 
         read_tags(path)
     assert "__init__" not in str(caught.value)
     assert "NoneType" not in str(caught.value)
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Iterator[str]:
+    """An address whose files are also those of `tmp_path`."""
+    names = ("ok.mp4", "ok.wav", "ok.tags.json", "ok.mid", "ok.txt", "other.mp4", "sub/ok.mp4", "sub/ok.flac")
+    touch(tmp_path, *names)
+    file_system = fsspec.filesystem("memory")
+    file_system.pipe({f"/clips/{name}": b"x" for name in names})
+    yield "memory://clips"
+    file_system.rm("/clips", recursive=True)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ("", "/ok.mp4", "/"),
+        ("/ok.mp4", ""),
+        ("/ok.mp4",),
+        ("/other.mp4", "/sub/ok.mp4"),
+        ("/sub", "/ok.mp4"),
+        ("/ok.wav", "/ok.mid", ""),
+        ("/ok.mid",),
+    ],
+)
+def test_addresses_give_what_paths_give(inputs: tuple[str, ...], bucket: str, tmp_path: Path) -> None:
+    """Each video once, with the files that belong to it."""
+    unpaired = inputs[0].endswith(("mid", "wav"))
+    discover = discover_music if unpaired else discover_videos
+    expected = [
+        (
+            item.name,
+            item.key,
+            {
+                field: path.relative_to(tmp_path).as_posix()
+                for field in ("video", "audio", "tags", "score")
+                if (path := getattr(item, field, None)) is not None
+            },
+        )
+        for item in discover([tmp_path / name.strip("/") for name in inputs])
+    ]
+    found = [
+        (item.name, item.key, {field: file.address.removeprefix(f"{bucket}/") for field, file in item.files.items()})
+        for item in discover_remote([bucket + name for name in inputs], unpaired=unpaired)
+    ]
+    assert found == expected

@@ -9,7 +9,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
@@ -97,28 +97,54 @@ def local_source(source: Source) -> Iterator[VideoSource | MusicSource]:
 
 
 def discover_remote(addresses: Sequence[str], *, unpaired: bool = False) -> list[RemoteSource]:
-    """Return what `discover_videos`, or `discover_music`, finds in folders, of the folders at `addresses`.
+    """Return the sources in folders and files at addresses, as `discover_videos` or `discover_music` do.
 
-    Animated images, which their names do not tell from still ones, and lists are left out. Raises UsageError for an
-    address that cannot be read, InvalidInputError without videos or music.
+    Animated images, which their names do not tell from still ones, and lists are left out. What belongs to a single
+    file is found by its suffix in lower case. Raises UsageError for an address that cannot be read, InvalidInputError
+    without videos or music.
     """
-    num_seen: Counter[str] = Counter()
-    sources = []
+    names: dict[str, str] = {}
+    found: dict[str, dict[str, RemoteFile]] = defaultdict(dict)  # by the address of the video, or of the piece
     for address in addresses:
-        prefix = f"{address.rstrip('/')}/"
-        listed = remote.list_files(address)
-        files = {
-            PurePosixPath(file.name if file.address == address else file.address.removeprefix(prefix)): file
-            for file in listed
-        }
+        files = _list_remote(address, (TAGS_SUFFIX,) if unpaired else COMPANION_SUFFIXES)
         for name, fields in (_group_music(files) if unpaired else _group_videos(files)).items():
-            key = _make_key(name, num_seen[name])
-            sources.append(RemoteSource(name, key, {field: files[path] for field, path in fields.items()}))
-            num_seen[name] += 1
-    if not sources:
+            main = next(iter(fields.values()))
+            place = files[main].address.removesuffix(main.suffix if unpaired else "")
+            names.setdefault(place, name)
+            for field, path in fields.items():
+                found[place].setdefault(field, files[path])
+    if not found:
         shown = ", ".join(map(printable_address, addresses))
         raise InvalidInputError("no_music" if unpaired else "no_videos", f"{shown}: none is there")
+    num_seen: Counter[str] = Counter()
+    sources = []
+    for place, name in names.items():
+        sources.append(RemoteSource(name, _make_key(name, num_seen[name]), found[place]))
+        num_seen[name] += 1
     return sources
+
+
+def _list_remote(address: str, suffixes: Iterable[str]) -> dict[PurePosixPath, RemoteFile]:
+    """Return the files at an address by their names from there.
+
+    A single file comes with those beside it that have its stem and one of `suffixes`.
+    """
+    listed = remote.list_files(address)
+    if [file.address for file in listed] != [address]:
+        prefix = f"{address.rstrip('/')}/"
+        return {PurePosixPath(file.address.removeprefix(prefix)): file for file in listed}
+    [file] = listed
+    path = PurePosixPath(file.name)
+    files = {path: file}
+    if not address.endswith(file.name):  # a query follows, which would be another one for another file
+        return files
+    for suffix in suffixes:  # a list of the folder could be that of a whole bucket or web site
+        name = path.stem + suffix
+        with suppress(InvalidInputError):  # some services refuse a file that is not there
+            companion = remote.find_file(address.removesuffix(file.name) + name)
+            if companion is not None:
+                files.setdefault(PurePosixPath(name), companion)
+    return files
 
 
 def _group_videos(paths: Iterable[PurePosixPath]) -> dict[str, dict[str, PurePosixPath]]:

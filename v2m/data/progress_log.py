@@ -13,7 +13,7 @@ from typing import Any
 
 from v2m.core.atomic import TEMPORARY_GLOB, atomic_write, lock
 from v2m.core.errors import UsageError
-from v2m.data.sources import Source
+from v2m.data.sources import RemoteSource, Source
 from v2m.data.writer import VideoPart, part_path
 
 RECORDS, SETTINGS, LOCK = "prepared.jsonl", "settings.json", ".lock"
@@ -49,11 +49,18 @@ def lock_output_dir(out: Path) -> Iterator[None]:
     """Hold the folder, made if need be, for this run alone. Raise UsageError where another run has it."""
     check_output_dir(out)
     out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("w") as file:
+    with hold_lock(out / LOCK, str(out)):
+        yield
+
+
+@contextmanager
+def hold_lock(path: Path, out: str) -> Iterator[None]:
+    """Hold the lock file at `path` for this run alone. Raise UsageError where another run has it."""
+    with path.open("w") as file:
         try:
             lock(file)
         except BlockingIOError:
-            raise UsageError(f"another run is writing to {str(out)!r}: let it end, or give another folder") from None
+            raise UsageError(f"another run is writing to {out!r}: let it end, or give another `out`") from None
         except OSError:
             pass  # a file system without locks
         yield
@@ -75,7 +82,7 @@ def record_settings(out: Path, settings: Mapping[str, Any]) -> None:
     differing = [name for name in names if recorded.get(name) != current.get(name)]
     if differing:
         problems = "; ".join(f"{name} {recorded.get(name)!r}, not {current.get(name)!r}" for name in differing)
-        raise UsageError(f"{str(out)!r} was prepared with {problems}: give the same, or a new folder")
+        raise UsageError(f"{str(out)!r} was prepared with {problems}: give the same, remove it, or give a new one")
 
 
 def read_records(out: Path) -> dict[str, PrepareRecord]:
@@ -99,6 +106,8 @@ def is_up_to_date(record: PrepareRecord | None, source: Source, out: Path, keys_
         return False
     if record.file_state != source.file_state() or record.source != source.name:
         return False
+    if isinstance(source, RemoteSource) and not all(file.version for file in source.files.values()):
+        return False  # a changed file may have the same size
     return record.part is None or record.key in keys_in_shards or part_path(out, record.key).is_file()
 
 

@@ -7,9 +7,12 @@ run that was ended goes on where it stopped on the machine, or the shared disk, 
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from v2m.core import remote
 from v2m.core.errors import DependencyError, InvalidInputError, UsageError
@@ -18,17 +21,21 @@ from v2m.data import progress_log
 from v2m.data.schema import MANIFEST, Manifest
 from v2m.data.shards import size_problems
 
+WRITTEN = ".written"  # a file in the folder of a dataset that has been whole at its address
+
 
 @contextmanager
 def local_folder(address: str) -> Iterator[Path]:
     """Provide the local folder of the dataset at `address`, which is written when the block ends well.
 
-    Raises UsageError where the address holds something else.
+    Raises UsageError where the address holds something else, or another run of this machine writes to it.
     """
     folder = _cached(address, "datasets")
-    _pull(address, folder)
-    yield folder
-    _push(folder, address)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with progress_log.hold_lock(folder.with_suffix(".lock"), printable_address(address)):
+        _pull(address, folder)
+        yield folder
+        _push(folder, address)
 
 
 def copy_dataset(address: str) -> Path:
@@ -62,23 +69,37 @@ def _list(address: str) -> dict[str, RemoteFile]:
 
 
 def _pull(address: str, folder: Path) -> None:
-    """Copy the manifest, its shards, the settings and the records, as far as the folder lacks them."""
-    files = _list(address)
+    """Copy the settings, the records, the manifest and its shards, as far as the folder lacks them."""
+    files, shown = _list(address), printable_address(address)
     if not files:
+        if (folder / WRITTEN).exists():  # the dataset has been removed from the address since
+            shutil.rmtree(folder)
         return
     if progress_log.SETTINGS not in files:
-        problem = f"{printable_address(address)!r} holds something else than a dataset"
-        raise UsageError(f"{problem}: give a new address")
+        raise UsageError(f"{shown!r} holds something else than a dataset: give a new address")
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / progress_log.SETTINGS).exists():
-        _copy(files, progress_log.SETTINGS, folder)
-    if MANIFEST not in files:
-        return
-    own = progress_log.read_records(folder)
-    for name in (progress_log.RECORDS, MANIFEST):
-        _copy(files, name, folder)
-    progress_log.replace_records(folder, (progress_log.read_records(folder) | own).values())
+    with TemporaryDirectory() as name:
+        copies = Path(name)
+        _copy(files, progress_log.SETTINGS, copies)
+        settings = folder / progress_log.SETTINGS
+        if not settings.exists():
+            _copy(files, progress_log.SETTINGS, folder)
+        elif not _is_equal_json(settings, copies / progress_log.SETTINGS):
+            raise UsageError(f"{shown!r} was prepared anew with other settings: remove {str(folder)!r}")
+        if MANIFEST not in files:
+            return
+        _copy(files, progress_log.RECORDS, copies)
+        records = progress_log.read_records(copies) | progress_log.read_records(folder)
+    progress_log.replace_records(folder, records.values())
+    _copy(files, MANIFEST, folder)
+    (folder / WRITTEN).touch()
     _copy_shards(files, folder)
+
+
+def _is_equal_json(first: Path, second: Path) -> bool:
+    with suppress(ValueError):
+        return json.loads(first.read_bytes()) == json.loads(second.read_bytes())
+    return False
 
 
 def _copy_shards(files: Mapping[str, RemoteFile], folder: Path, *, may_lack: bool = False) -> None:
@@ -99,12 +120,14 @@ def _copy(files: Mapping[str, RemoteFile], name: str, folder: Path) -> None:
 
 
 def _push(folder: Path, address: str) -> None:
-    """Write new shards, then settings and records, then the manifest; remove what it no longer names."""
+    """Write settings, new shards, records, and then the manifest; remove what it no longer names."""
     files = _list(address)
     shards = {shard.file: shard.num_bytes for shard in Manifest.read(folder).shards}
     new = [name for name, size in shards.items() if name not in files or files[name].size != size]
-    for name in (*new, progress_log.SETTINGS, progress_log.RECORDS, MANIFEST):
+    # The settings first: by them the next run finds that an upload which was ended is a dataset.
+    for name in (progress_log.SETTINGS, *new, progress_log.RECORDS, MANIFEST):
         remote.write_file(folder / name, remote.join(address, name))
+    (folder / WRITTEN).touch()
     for name, file in files.items():
         if name.endswith(".tar") and "/" not in name and name not in shards:
             remote.remove_file(file.address)

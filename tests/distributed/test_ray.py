@@ -7,6 +7,9 @@ import logging
 import os
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,11 +20,11 @@ import pytest
 
 from v2m.cli import evaluate, prepare, score
 from v2m.core.engine import map_in_order
-from v2m.core.errors import InvalidInputError, UsageError
+from v2m.core.errors import DependencyError, InvalidInputError, UsageError
 from v2m.core.types import ProgressFn, Tags, Video
 from v2m.data.synthetic import make_clips
-from v2m.distributed.cluster import connect, plan_workers
-from v2m.distributed.ray_engine import RayEngine
+from v2m.distributed.cluster import _join, connect, plan_workers
+from v2m.distributed.ray_engine import STOP_S, RayEngine
 from v2m.taggers.heuristic import HeuristicTagger
 
 BUILT_IN = {"codec": "v2m-score-1", "vision_encoder": "v2m-frame-statistics-1", "text_encoder": "v2m-hashed-words-1"}
@@ -151,10 +154,67 @@ def test_each_worker_loads_once_and_has_one_item_in_hand_and_a_deadly_item_is_gi
     items, results = Counted(8), []
     for done, result in enumerate(ENGINE.map(partial(load_square, tmp_path), items, lambda item, _: -item), start=1):
         results.append(result)
-        assert items.taken <= done + 2, "more items than workers are in flight"
+        assert items.taken <= done + 1, "a worker got another item before its result could be recorded"
     assert sorted(results) == sorted([-3, *(number**2 for number in range(8) if number != 3)])
     assert len([*tmp_path.iterdir()]) <= 2 + 3, "a worker loads once, and once more when it is started again"
     assert {f"number {number}" for number in range(8) if number != 3} <= set(caplog.messages)
+
+
+def load_slow_writer(folder: Path) -> Callable[[float], float]:
+    def write(seconds: float) -> float:
+        unfinished = folder / f"{seconds}"
+        unfinished.touch()
+        try:
+            time.sleep(seconds)
+        finally:
+            unfinished.unlink()
+        return seconds
+
+    return write
+
+
+def test_workers_tidy_up_when_the_run_is_ended(tmp_path: Path) -> None:
+    results = ENGINE.map(partial(load_slow_writer, tmp_path), [0.0, 60.0], lambda item, _: -item)
+    assert next(results) == 0
+    wait_for((tmp_path / "60.0").exists)
+    start = time.monotonic()
+    results.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert time.monotonic() - start < STOP_S
+    assert not [*tmp_path.iterdir()]
+
+
+def wait_for(is_met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_met():
+        assert time.monotonic() < deadline, "it did not come to that in a minute"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_during_work_leaves_no_files_and_one_line(media: Path, tmp_path: Path, number: int, code: int) -> None:
+    from tests.conftest import ffmpeg  # workers import this module, and that one clears their environment
+
+    clips, out, temporary = tmp_path / "clips", tmp_path / "out", tmp_path / "tmp"
+    for folder in (clips, out, temporary):
+        folder.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        ffmpeg("-stream_loop", "20", "-i", media / "cuts.mp4", "-c", "copy", clips / name)
+    command = [sys.executable, "-m", "v2m", "score", str(clips), "--out", str(out), "--candidates=50"]
+    process = subprocess.Popen(
+        [*command, "--engine=ray", "--processes=2"], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "TMPDIR": str(temporary)}, start_new_session=True,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: process.poll() is not None or len([*out.iterdir()]) > 1)
+        time.sleep(0.5)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code, err
+    assert err.count("\n") == 1
+    assert "no unfinished file is left behind" in err
+    assert not [*out.iterdir(), *temporary.glob("v2m-*")]
 
 
 def load_refusal() -> Callable[[int], int]:
@@ -193,6 +253,8 @@ def test_cluster_is_on_the_loopback_address_and_reports_to_nobody(ray: Any) -> N
         ([{"CPU": 64.0, "GPU": 8.0}, {"CPU": 64.0}], {"worker_gpus": 0}, (32, 4, 0)),
         ([{"CPU": 6.0, "GPU": 1.0}], {"worker_gpus": 0.25}, (1, 4, 0.25)),
         ([{"CPU": 2.0}], {"num_processes": 5}, (5, 1, 0)),
+        ([{"CPU": 6.0}, {"CPU": 6.0}], {"num_processes": 3}, (3, 3, 0)),
+        ([{"CPU": 8.0, "GPU": 4.0}], {"worker_gpus": 2.0}, (2, 4, 2)),
     ],
 )
 def test_workers_are_as_many_as_fit(nodes: Any, options: dict[str, Any], expected: tuple[float, ...]) -> None:
@@ -202,6 +264,26 @@ def test_workers_are_as_many_as_fit(nodes: Any, options: dict[str, Any], expecte
 def test_workers_that_fit_nowhere_are_refused() -> None:
     with pytest.raises(UsageError, match="no machine of the cluster has a core and 2 GPUs"):
         plan_workers([{"CPU": 8.0, "GPU": 1.0}], worker_gpus=2)
+    with pytest.raises(UsageError, match=r"worker_gpus 1.5 must be a whole number, or below 1"):
+        plan_workers([{"CPU": 8.0, "GPU": 2.0}], worker_gpus=1.5)
+
+
+def test_address_without_a_cluster_is_refused_at_once() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(DependencyError, match=f"no Ray cluster answers at '{address}'"):
+            _join(_NoRay, address)
+        assert time.monotonic() - start < 15
+
+
+class _NoRay:
+    """Stands for Ray, which waits for minutes where nothing answers."""
+
+    @staticmethod
+    def init(address: str, **_: Any) -> None:
+        pytest.fail(f"Ray was given {address}")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -17,6 +18,7 @@ from v2m.core.errors import DependencyError, UsageError, error_text, require_pac
 
 LOCAL = "local"  # the address of a cluster of one's own
 MAX_STARTS = 3  # of its processes, for which Ray waits half a minute
+CONNECTION_S = 10  # to a cluster of others
 CORES_PER_WORKER = 4
 OBJECT_STORE_BYTES = 100 << 20  # only records of videos pass through it
 # Ray reads these when it is imported.
@@ -75,7 +77,10 @@ def connect(address: str, num_processes: int | None) -> Iterator[Any]:
 
 
 def _join(ray: Any, address: str) -> None:
+    host, _, port = address.rpartition(":")
     try:
+        if port.isdigit():  # Ray would wait for minutes
+            socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), CONNECTION_S).close()
         ray.init(address, **QUIET)
     except (OSError, RuntimeError, ValueError) as error:
         problem = f"no Ray cluster answers at {address!r} ({error_text(error, 200)})"
@@ -121,6 +126,8 @@ def plan_workers(
     gpus = (1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0) if worker_gpus is None else worker_gpus
     if gpus < 0:
         raise UsageError(f"worker_gpus {gpus:g} must be 0 or more")
+    if gpus > 1 and gpus % 1:  # which Ray refuses
+        raise UsageError(f"worker_gpus {gpus:g} must be a whole number, or below 1")
     usable = [node for node in nodes if node.get("GPU", 0) >= gpus and node.get("CPU", 0) >= 1]
     if not usable:
         needed = "a core" if gpus == 0 else f"a core and {gpus:g} GPUs"
@@ -128,6 +135,7 @@ def plan_workers(
     cores = [int(node["CPU"]) for node in usable]
     cpus = min(CORES_PER_WORKER, max(cores))
     if num_processes is not None:
-        return WorkerPlan(num_processes, max(1, min(cpus, sum(cores) // num_processes)), gpus)
+        fitting = (cpu for cpu in range(cpus, 1, -1) if sum(count // cpu for count in cores) >= num_processes)
+        return WorkerPlan(num_processes, next(fitting, 1), gpus)
     by_gpu = [int(node["GPU"] / gpus) if gpus else count // cpus for node, count in zip(usable, cores, strict=True)]
     return WorkerPlan(sum(min(count // cpus, most) for count, most in zip(cores, by_gpu, strict=True)), cpus, gpus)

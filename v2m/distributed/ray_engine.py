@@ -11,6 +11,10 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,11 +22,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
+from v2m.core import errors
 from v2m.core.engine import ItemT, ResultT
 from v2m.core.errors import DependencyError, UsageError, error_text
 from v2m.distributed.cluster import LOCAL, WorkerPlan, connect, plan_workers
 
 MAX_ATTEMPTS = 3  # for a video that ends its worker: it may be the video's memory, or another program's
+STOP_S, STOP_POLL_S = 5.0, 0.5  # given to workers for tidying up, and between their looks for the request
 
 logger = logging.getLogger(__name__)
 
@@ -54,14 +60,17 @@ class RayEngine:
         """Yield the result of each item when it has ended; see `v2m.core.engine.Engine`."""
         if not items:
             return
-        with connect(self.address, self.num_processes) as ray:
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            plan = plan_workers(nodes, self.num_processes, self.worker_gpus)
-            pool = _Pool(ray, plan._replace(num_workers=min(plan.num_workers, len(items))), load, on_lost)
-            try:
-                yield from pool.map(items)
-            finally:
-                pool.close()
+        try:
+            with connect(self.address, self.num_processes) as ray:
+                nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+                plan = plan_workers(nodes, self.num_processes, self.worker_gpus)
+                pool = _Pool(ray, plan._replace(num_workers=min(plan.num_workers, len(items))), load, on_lost)
+                try:
+                    yield from pool.map(items)
+                finally:
+                    pool.close()
+        except SystemExit:  # Ray replaces its code
+            raise SystemExit(errors.SIGTERM) from None
 
 
 class _Output(NamedTuple):
@@ -75,7 +84,7 @@ class _Output(NamedTuple):
 class _Worker:
     """The actor: it loads the function with its first item, and works in the driver's folder."""
 
-    def __init__(self, load: Callable[[], Callable[[Any], Any]], folder: str, gpus: float) -> None:
+    def __init__(self, load: Callable[[], Callable[[Any], Any]], folder: str, gpus: float, stop_key: str) -> None:
         with suppress(OSError):  # relative paths of the options mean the same here
             os.chdir(folder)
         if not gpus:
@@ -84,15 +93,34 @@ class _Worker:
 
         self._function = cache(load)
         self._is_restarted = bool(ray.get_runtime_context().was_current_actor_reconstructed)
+        self._is_busy = self._is_stopped = False
+        if os.name == "posix":
+            threading.Thread(target=self._await_stop, args=(stop_key,), daemon=True).start()
 
     def apply(self, item: Any) -> _Output:
         handler = _RecordList()
         logging.root.addHandler(handler)
+        self._is_busy = True
         try:
             return _Output(self._function()(item), handler.records, self._is_restarted)
+        except SystemExit:
+            if not self._is_stopped:
+                raise
+            return _Output(None, [], False)  # an actor that exits would be started again
         finally:
-            self._is_restarted = False
+            self._is_busy = self._is_restarted = False
             logging.root.removeHandler(handler)
+
+    def _await_stop(self, key: str) -> None:
+        """End the work in hand when the driver sets the key; what is unfinished is then tidied up."""
+        from ray.experimental.internal_kv import _internal_kv_exists
+
+        while not _internal_kv_exists(key):
+            time.sleep(STOP_POLL_S)
+        self._is_stopped = True
+        main = threading.main_thread().ident
+        if self._is_busy and main is not None:
+            signal.pthread_kill(main, signal.SIGTERM)  # for which Ray has a handler that raises SystemExit
 
 
 class _RecordList(logging.Handler):
@@ -117,7 +145,7 @@ class _Pool(Generic[ItemT, ResultT]):
         on_lost: Callable[[ItemT, str], ResultT],
     ) -> None:
         self._ray, self._plan, self._on_lost = ray, plan, on_lost
-        self._load = load
+        self._load, self._stop_key = load, f"v2m-stop-{secrets.token_hex(8)}"
         options = {"num_cpus": plan.cpus, "num_gpus": plan.gpus}
         # The dead are started again, on another machine if need be, and repeat the call that they had in hand.
         restarts = {"max_restarts": -1, "max_task_retries": MAX_ATTEMPTS - 1}
@@ -133,18 +161,25 @@ class _Pool(Generic[ItemT, ResultT]):
             [reference], _ = self._ray.wait(list(self._running), num_returns=1)
             actor, item = self._running.pop(reference)
             result, actor = self._result(reference, actor, item)
+            yield result  # to be recorded before its worker gets another
             try:
                 self._submit(actor, next(queue))
             except StopIteration:
                 self._end(actor)  # makes room for one that waits to be started again elsewhere
-            yield result
 
     def close(self) -> None:
+        """End the actors; those that work on an item get a moment to tidy up."""
+        from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_put
+
+        if self._running:
+            _internal_kv_put(self._stop_key, b"1")
+            self._ray.wait([*self._running], num_returns=len(self._running), timeout=STOP_S)
         for actor in [*self._actors]:
             self._end(actor)
+        _internal_kv_del(self._stop_key)
 
     def _start(self) -> Any:
-        actor = self._actor_class.remote(self._load, str(Path.cwd()), self._plan.gpus)
+        actor = self._actor_class.remote(self._load, str(Path.cwd()), self._plan.gpus, self._stop_key)
         self._actors.add(actor)
         return actor
 

@@ -1,4 +1,4 @@
-"""Growth of `v2m prepare` on a Ray cluster: speed, the driver's memory, a killed worker, an S3 server, bookkeeping.
+"""Growth of `v2m prepare` on a Ray cluster: speed, memory, a killed worker, an S3 server, bookkeeping.
 
     uv run --all-extras --all-groups python -m bench.scale                 # 10 clips
     uv run --all-extras --all-groups python -m bench.scale --count 100
@@ -64,7 +64,10 @@ class Run(NamedTuple):
 
 
 def prepare(clips: Path | str, out: Path | str, *options: str, kill_when: tuple[Path, str] | None = None) -> Run:
-    """Prepare `clips`; with `kill_when`, end one worker as soon as a file of that pattern is in that folder."""
+    """Prepare `clips`.
+
+    `kill_when` is a folder and a pattern: as soon as such a file is there, one worker is killed.
+    """
     command = [sys.executable, "-m", "v2m", "prepare", *BUILT_IN, f"--shard-samples={SHARD_SAMPLES}", "--quiet"]
     start, peak, killed = time.perf_counter(), 0.0, False
     process = subprocess.Popen([*command, *options, str(clips), str(out)], cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -109,7 +112,10 @@ def kept(folder: Path) -> int:
 
 @contextmanager
 def s3_server(cache: Path) -> Iterator[None]:
-    """Run an S3 server on the loopback address, with a bucket, and set the variables by which it is reached."""
+    """Run an S3 server on the loopback address, with a bucket.
+
+    The variables by which it is reached are set.
+    """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it reports each request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()

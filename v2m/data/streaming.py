@@ -26,7 +26,7 @@ os.environ.setdefault("WDS_SECURE", "1")  # before it is imported: webdataset ru
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from v2m.core import remote
-from v2m.core.errors import DependencyError, InvalidInputError, UsageError, error_text
+from v2m.core.errors import DependencyError, InvalidInputError, UsageError
 from v2m.core.remote import printable_address
 from v2m.data.collate import Batch, Clip, CropCollator
 from v2m.data.loader import MAX_RETRIES, TrainingLoader
@@ -97,7 +97,7 @@ class RemoteShards:
                 if isinstance(error, InvalidInputError) and error.reason == "missing":
                     problem = "it is missing"
                     break
-                text = error_text(error, 200)
+                text = remote.error_summary(error, address)
                 attempt = attempt + 1 if row == begin else 2
                 if attempt > MAX_ATTEMPTS:
                     raise DependencyError(f"{name} cannot be read ({text}): run it again") from None
@@ -131,7 +131,7 @@ def _read_tar(address: str, first: int) -> Iterator[Mapping[str, bytes]]:
             own = (value for value in error.args if value is not stream and value != address)  # webdataset adds these
             error.args = tuple(own)
             if isinstance(error, TarError | ValueError):
-                raise NotATarError(error_text(error, 200)) from None
+                raise NotATarError(remote.error_summary(error, address)) from None
             raise
 
 

@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +26,7 @@ from v2m.core import errors
 from v2m.core.engine import Engine, SerialEngine
 from v2m.core.errors import DependencyError, InvalidInputError, UsageError
 from v2m.core.licenses import check_commercial_use
+from v2m.core.processes import exit_with_parent
 from v2m.core.protocols import Tagger
 from v2m.data import progress_log, writer
 from v2m.data.config import PrepareConfig
@@ -213,15 +212,9 @@ def _init_worker(job: PrepareJob, threads: int) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted as well, and ends this
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    exit_with_parent()
     torch.set_num_threads(threads)
     _worker = functools.cache(lambda: _load_worker(job))
-
-
-def _exit_with_parent() -> None:
-    parent: Any = multiprocessing.parent_process()
-    wait([parent.sentinel])
-    os._exit(errors.SIGTERM)
 
 
 def _encode_in_worker(source: Source) -> PrepareRecord:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from v2m.core.atomic import atomic_write
 from v2m.core.errors import UsageError
+from v2m.core.processes import exit_with_parent
 from v2m.core.progress import ignore_progress
 from v2m.core.timing import seconds_to_samples, time_grid
 from v2m.core.types import Audio, Floats, Pixels, Tags, Video
@@ -252,7 +253,7 @@ def make_clips(
     num_made = 0
     with (
         tqdm(total=count, desc="clips", unit="clip", disable=quiet or None) as bar,
-        ProcessPoolExecutor(workers, get_context("spawn")) as pool,
+        ProcessPoolExecutor(workers, get_context("spawn"), exit_with_parent) as pool,
     ):
         try:
             make = functools.partial(make_clip, out, seconds=seconds, seed=seed, with_audio=with_audio)

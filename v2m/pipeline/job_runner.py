@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import threading
@@ -11,13 +10,14 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from v2m.core import errors
 from v2m.core.errors import UsageError
+from v2m.core.processes import exit_with_parent
 from v2m.core.protocols import MusicGenerator
 from v2m.core.types import Controls, ProgressFn
 from v2m.media.ffmpeg import FFmpegError, file_url, input_arguments, open_media, run_ffmpeg
@@ -207,7 +207,7 @@ def run_jobs(connection: Connection) -> None:
     """Do one job after the other until the connection is closed: the worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the page decides when to end
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(errors.SIGTERM))  # which ends a running ffmpeg
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    exit_with_parent()
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import v2m.pipeline.score  # noqa: F401 - now rather than while somebody waits
 
@@ -229,14 +229,6 @@ def run_jobs(connection: Connection) -> None:
             for path in filter(None, (job.video, job.out)):  # visitors see no folder of this machine
                 message = message.replace(f"{path.parent}/", "")
             connection.send(("failed", (message, code)))
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it has ended, even by SIGKILL."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(errors.BUG)
 
 
 class _JobHandler:

@@ -86,6 +86,8 @@ def test_jobs_outlive_the_worker_and_the_service(tmp_path: Path) -> None:
     with running(tmp_path / "data") as (process, address):
         assert wait(address, second, "done")["attempts"] == 2
         assert wait(address, third, "done")["attempts"] == 1
+        attempts = [path.name for path in (tmp_path / "data").rglob("attempt-*") if path.parent.name == second]
+        assert attempts == ["attempt-2"], "files of the killed process are removed"
         assert len(wait(address, first, "done")["files"]) > 1, "what was done before is there"
 
 

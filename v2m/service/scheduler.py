@@ -120,6 +120,8 @@ class Scheduler:
         if job is None:
             return False
         self._run(job)
+        for attempt in range(1, job.attempts):  # files that killed processes left
+            shutil.rmtree(self._folders.outputs(job.id, attempt), ignore_errors=True)
         self._report_end(job)
         return True
 

@@ -2,7 +2,7 @@
 
     uv run --all-extras --all-groups python -m bench.scale                 # 10 clips
     uv run --all-extras --all-groups python -m bench.scale --count 100
-    uv run --all-extras --all-groups python -m bench.scale --count 1000
+    uv run --all-extras --all-groups python -m bench.scale --count 1000 --growth-only
     uv run --all-extras --all-groups python -m bench.scale --count 200 --s3
     uv run --all-extras --all-groups python -m bench.scale --bookkeeping 10000 100000 1000000
 
@@ -129,53 +129,55 @@ def s3_server(cache: Path) -> Iterator[None]:
         server.stop()
 
 
-def measure(count: int, seconds: float, *, s3: bool, folder: Path) -> dict[str, float | bool]:
+def measure(count: int, seconds: float, *, s3: bool, growth_only: bool, folder: Path) -> dict[str, float | bool]:
     """Run all, print a table, and return the figures."""
-    clips, local = folder / "clips", folder / "local"
+    clips, one, two = folder / "clips", ("--engine=ray", "--processes=1"), ("--engine=ray", "--processes=2")
     make = ["synthesize", str(clips), f"--count={count}", f"--seconds={seconds}", "--scores-only"]
     subprocess.run([sys.executable, "-m", "v2m", *make], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    two = ("--engine=ray", "--processes=2")
-    runs = {
-        "local": prepare(clips, local, "--processes=1"),
-        "ray 1": prepare(clips, folder / "ray 1", "--engine=ray", "--processes=1"),
-        "ray 2": prepare(clips, folder / "ray 2", *two),
-    }
-    with s3_server(folder / "cache") if s3 else nullcontext():
-        source: Path | str = clips
-        out: Path | str = folder / "killed"
-        records = "killed/prepared.jsonl"
-        if s3:
-            for path in clips.iterdir():
-                remote.write_file(path, f"{BUCKET}/clips/{path.name}")
-            source, out, records = f"{BUCKET}/clips", f"{BUCKET}/shards", "cache/datasets/*/prepared.jsonl"
-        runs["killed"] = prepare(source, out, *two, kill_when=(folder, records))
-        made = digests(out)
-        if s3:
-            (folder / "prepared.jsonl").write_bytes(remote.read_bytes(f"{BUCKET}/shards/prepared.jsonl"))
-        num_kept = kept(folder if s3 else folder / "killed")
-        runs["again"] = prepare(source, out, *two)
-        unchanged = digests(out) == made
-    expected = digests(local)
-    equal = all(digests(folder / name) == expected for name in ("ray 1", "ray 2")) and made == expected
-    sizes = {name: (local / name).stat().st_size for name in ("prepared.jsonl", "dataset.json")}
-    shards = sum(path.stat().st_size for path in local.glob("*.tar"))
+    runs = {"ray 1": prepare(clips, folder / "ray 1", *one), "ray 2": prepare(clips, folder / "ray 2", *two)}
+    figures: dict[str, float | bool] = {}
+    if not growth_only:
+        runs["local"] = prepare(clips, folder / "local", "--processes=1")
+        with s3_server(folder / "cache") if s3 else nullcontext():
+            figures |= measure_kill(clips, folder, runs, s3=s3)
+    equal = all(digests(folder / name) == digests(folder / "ray 1") for name in ("ray 2", "local") if name in runs)
+    sizes = {name: (folder / "ray 1" / name).stat().st_size for name in ("prepared.jsonl", "dataset.json")}
+    shards = [path.stat().st_size for path in (folder / "ray 1").glob("*.tar")]
     print("| run | seconds | videos an hour | driver, MB |\n|---|---|---|---|")
     for name, run in runs.items():
         print(f"| {name} | {run.seconds:.1f} | {3600 * count / run.seconds:.0f} | {run.driver_mb:.0f} |")
-    print(f"{num_kept} of {count} clips kept; shards {shards / 1e6:.2f} MB; {sizes}")
     return {
         "clips": count,
         "s3": s3,
-        "equal_shards": equal,
-        "lost_after_kill": kept(local) - num_kept,
-        "unchanged_by_second_run": unchanged,
+        "equal_shards": equal and bool(figures.pop("equal_after_kill", True)),
+        **figures,
         "driver_mb": round(max(run.driver_mb for name, run in runs.items() if name != "local"), 1),
         "videos_per_hour_1": round(3600 * count / runs["ray 1"].seconds, 1),
         "videos_per_hour_2": round(3600 * count / runs["ray 2"].seconds, 1),
         "ledger_bytes_per_video": round(sizes["prepared.jsonl"] / count, 1),
-        "manifest_bytes_per_shard": round(sizes["dataset.json"] / len([*local.glob("*.tar")]), 1),
-        "shard_bytes_per_second": round(shards / (count * seconds), 1),
+        "manifest_bytes_per_shard": round(sizes["dataset.json"] / len(shards), 1),
+        "shard_bytes_per_second": round(sum(shards) / (count * seconds), 1),
     }
+
+
+def measure_kill(clips: Path, folder: Path, runs: dict[str, Run], *, s3: bool) -> dict[str, float | bool]:
+    """Prepare with two workers, one of which is killed, and once more; add the runs, and return the figures."""
+    source: Path | str = clips
+    out: Path | str = folder / "killed"
+    records = "killed/prepared.jsonl"
+    if s3:
+        for path in clips.iterdir():
+            remote.write_file(path, f"{BUCKET}/clips/{path.name}")
+        source, out, records = f"{BUCKET}/clips", f"{BUCKET}/shards", "cache/datasets/*/prepared.jsonl"
+    two = ("--engine=ray", "--processes=2")
+    runs["killed"] = prepare(source, out, *two, kill_when=(folder, records))
+    made = digests(out)
+    if s3:
+        (folder / "prepared.jsonl").write_bytes(remote.read_bytes(f"{BUCKET}/shards/prepared.jsonl"))
+    lost = kept(folder / "local") - kept(folder if s3 else folder / "killed")
+    runs["again"] = prepare(source, out, *two)
+    equal, unchanged = made == digests(folder / "local"), digests(out) == made
+    return {"equal_after_kill": equal, "lost_after_kill": lost, "unchanged_by_second_run": unchanged}
 
 
 def make_bookkeeping(count: int, folder: Path) -> None:
@@ -233,6 +235,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--s3", action="store_true", help="the last two runs from and to a bucket")
+    parser.add_argument("--growth-only", action="store_true", help="one worker and two, and nothing else")
     parser.add_argument("--bookkeeping", type=int, nargs="+", metavar="VIDEOS")
     parser.add_argument("--part", nargs=2, metavar=("PART", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -243,7 +246,7 @@ def main() -> None:
         print(json.dumps({"seconds_and_mb": measure_bookkeeping(args.bookkeeping)}))
         return
     with tempfile.TemporaryDirectory() as temporary:
-        figures = measure(args.count, args.seconds, s3=args.s3, folder=Path(temporary))
+        figures = measure(args.count, args.seconds, s3=args.s3, growth_only=args.growth_only, folder=Path(temporary))
     print(json.dumps(figures))
 
 

@@ -161,7 +161,10 @@ def measure(count: int, seconds: float, *, s3: bool, growth_only: bool, folder: 
 
 
 def measure_kill(clips: Path, folder: Path, runs: dict[str, Run], *, s3: bool) -> dict[str, float | bool]:
-    """Prepare with two workers, one of which is killed, and once more; add the runs, and return the figures."""
+    """Prepare with two workers, one of which is killed, and once more.
+
+    Add the runs, and return the figures.
+    """
     source: Path | str = clips
     out: Path | str = folder / "killed"
     records = "killed/prepared.jsonl"

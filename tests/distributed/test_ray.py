@@ -83,6 +83,7 @@ def test_shards_are_those_of_one_machine_although_a_worker_is_killed(
     assert not log.exists(), "finished videos were encoded again"
 
 
+@pytest.mark.slow
 def test_scored_videos_and_their_measures_are_those_of_one_machine(
     media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,6 +105,7 @@ def test_scored_videos_and_their_measures_are_those_of_one_machine(
     assert capsys.readouterr().out == measured
 
 
+@pytest.mark.slow
 def test_tags_are_those_of_one_machine(media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from v2m.cli import tag
 
@@ -190,6 +192,7 @@ def wait_for(is_met: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_signal_during_work_leaves_no_files_and_one_line(media: Path, tmp_path: Path) -> None:
     from tests.conftest import ffmpeg  # workers import this module, and that one clears their environment
 

@@ -125,6 +125,7 @@ def test_training_on_a_bucket_resumes_to_the_same_weights(
     assert "than before" not in caplog.text
 
 
+@pytest.mark.slow
 def test_scored_videos_of_a_bucket_are_those_of_a_folder(
     bucket: str, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

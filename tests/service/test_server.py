@@ -67,6 +67,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds t
 
 
 @linux
+@pytest.mark.slow
 def test_jobs_outlive_the_worker_and_the_service(tmp_path: Path) -> None:
     with running(tmp_path / "data") as (process, address):
         first = submit(address)

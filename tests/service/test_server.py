@@ -92,6 +92,14 @@ def test_jobs_outlive_the_worker_and_the_service(tmp_path: Path) -> None:
         assert len(wait(address, first, "done")["files"]) > 1, "what was done before is there"
 
 
+def test_jobs_lie_in_a_folder_that_is_named_from_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with running(Path("data")) as (_, address):
+        assert len(wait(address, submit(address), "done")["files"]) > 1
+
+
 def test_sigterm_queues_the_running_job_again(tmp_path: Path) -> None:
     with running(tmp_path / "data", "--grace", "0") as (process, address):
         job_id = submit(address)

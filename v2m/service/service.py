@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,8 @@ class Service:
     """
 
     def __init__(self, config: ServiceConfig) -> None:
-        self.config = config
+        # The outputs of jobs have absolute paths: below a folder that is named from the current one none would lie.
+        self.config = config = replace(config, data=config.data.absolute())
         config.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = (config.data / "lock").open("a")
         try:

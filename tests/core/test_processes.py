@@ -37,7 +37,10 @@ def test_a_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, str(script), str(pid)]) as parent:
         wait(lambda: pid.is_file() and bool(pid.read_text()))
         parent.kill()
-    wait(lambda: not Path("/proc", pid.read_text()).exists())
+    worker = Path("/proc", pid.read_text())
+    wait(lambda: not worker.exists())
+    assert parent.returncode < 0
+    assert not worker.exists()
 
 
 def wait(is_reached: Callable[[], bool]) -> None:

@@ -27,7 +27,11 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_models_without_weights_and_published_ones_that_allow_it_are_accepted() -> None:
     check_licenses(BUILT_IN, HeuristicTagger())
-    check_licenses(replace(BUILT_IN, text_encoder="google-t5/t5-base", vocals="remove"), HeuristicTagger())
+    accepted = replace(BUILT_IN, text_encoder="google-t5/t5-base", vocals="remove")
+    check_licenses(accepted, HeuristicTagger())
+    with pytest.raises(LicenseError) as caught:
+        check_licenses(replace(accepted, codec="facebook/encodec_32khz"), HeuristicTagger())
+    assert "t5-base" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

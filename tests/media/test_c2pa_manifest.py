@@ -236,19 +236,19 @@ def test_other_containers_are_refused(suffix: str) -> None:
 @pytest.mark.parametrize("kind", ["rsa", "ed25519", "p384"])
 def test_every_usual_kind_of_key_signs(tmp_path: Path, kind: str) -> None:
     files = make_signer(tmp_path, kind=kind)
-    C2paCredentials(files.chain, files.key).validate()
+    assert C2paCredentials(files.chain, files.key).validate().is_intact
 
 
 @pytest.mark.parametrize("usage", EKUS)
 def test_every_usage_that_c2pa_accepts_signs(tmp_path: Path, usage: str) -> None:
     files = make_signer(tmp_path, usage=ObjectIdentifier(usage))
-    C2paCredentials(files.chain, files.key).validate()
+    assert C2paCredentials(files.chain, files.key).validate().is_intact
 
 
 def test_traditional_key_file_signs(tmp_path: Path) -> None:
     files = make_signer(tmp_path, pem=PrivateFormat.TraditionalOpenSSL)
     assert "EC PRIVATE KEY" in files.key.read_text()
-    C2paCredentials(files.chain, files.key).validate()
+    assert C2paCredentials(files.chain, files.key).validate().is_intact
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_mismatched_or_other_files_are_refused(signer: Signer, tmp_path: Path) -
 
 def test_credentials_may_be_given_as_text(signer: Signer) -> None:
     files: dict[str, Any] = {"certificate": str(signer.chain), "key": str(signer.key)}
-    C2paCredentials(**files).validate()
+    assert C2paCredentials(**files).validate().is_intact
 
 
 def test_scored_video_is_signed_without_network_and_the_sidecar_says_so(

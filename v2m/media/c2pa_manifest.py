@@ -102,8 +102,11 @@ class C2paCredentials:
         object.__setattr__(self, "certificate", Path(self.certificate))
         object.__setattr__(self, "key", Path(self.key))
 
-    def validate(self) -> None:
-        """Sign half a second of silence. Raise UsageError where that, and so any signature, is not valid."""
+    def validate(self) -> ManifestReport:
+        """Sign half a second of silence, and return its report.
+
+        Raises UsageError where that signature, and so any, is not valid.
+        """
         from c2pa import C2paError
 
         with io.BytesIO() as silence, io.BytesIO() as signed:
@@ -122,6 +125,7 @@ class C2paCredentials:
             if not report.is_intact:
                 problems = ", ".join(report.problems)
                 raise UsageError(f"`c2pa`: what {self.certificate} signs is not valid: {problems} ({NEEDS})")
+        return report
 
     def signer(self) -> Signer:
         """Return a signer without a timestamp authority; UsageError where file, kind of key or pair is wrong."""

@@ -26,7 +26,7 @@ from v2m.core import errors
 from v2m.pipeline import recipe_status
 from v2m.pipeline.job_runner import Event
 from v2m.pipeline.recipes import DEFAULT_RECIPE, list_recipes
-from v2m.service import mcp_tools
+from v2m.service import mcp_models, mcp_tools
 from v2m.service.mcp_tools import Tools
 
 INSTRUCTIONS = """v2m adds background music that fits to a video.
@@ -89,29 +89,29 @@ class McpServer:
         self._tools = {
             "score_video": _Tool(
                 "Write a video again with background music that fits it.",
-                mcp_tools.ScoreArguments,
-                mcp_tools.ScoreOutput,
+                mcp_models.ScoreArguments,
+                mcp_models.ScoreOutput,
                 partial(self._job, tools.score),
                 False,
             ),
             "list_recipes": _Tool(
                 "List the recipes (ways to write the music), and what each lacks on this machine.",
-                mcp_tools.RecipesArguments,
-                mcp_tools.RecipesOutput,
+                mcp_models.RecipesArguments,
+                mcp_models.RecipesOutput,
                 self._list_recipes,
                 True,
             ),
             "tag_video": _Tool(
                 "Name genres, instruments, moods, tempo and key of music that fits a video; nothing is written.",
-                mcp_tools.TagArguments,
-                mcp_tools.TagOutput,
+                mcp_models.TagArguments,
+                mcp_models.TagOutput,
                 partial(self._job, tools.tag),
                 True,
             ),
             "inpaint_video": _Tool(
                 "Write other music between two seconds of a result; its settings and the rest of its music are kept.",
-                mcp_tools.InpaintArguments,
-                mcp_tools.ScoreOutput,
+                mcp_models.InpaintArguments,
+                mcp_models.ScoreOutput,
                 partial(self._job, tools.inpaint),
                 False,
             ),
@@ -158,7 +158,7 @@ class McpServer:
             return _error(f"there is no tool {params.name[:80]!r}: there are {', '.join(self._tools)}")
         try:
             arguments = tool.arguments.model_validate(params.arguments or {})
-            total = 3.0 + getattr(arguments, "candidates", 1) if tool.output is mcp_tools.ScoreOutput else 2.0
+            total = 3.0 + getattr(arguments, "candidates", 1) if tool.output is mcp_models.ScoreOutput else 2.0
             output = await tool.call(arguments, _Progress(context.session, total))
             text = TextContent(type="text", text=output.model_dump_json())
         except ValidationError as error:
@@ -183,7 +183,7 @@ class McpServer:
         async with self._turn:
             yield
 
-    async def _list_recipes(self, arguments: mcp_tools.RecipesArguments, progress: _Progress) -> BaseModel:
+    async def _list_recipes(self, arguments: mcp_models.RecipesArguments, progress: _Progress) -> BaseModel:
         mcp_tools.check_recipe_names(arguments.names)
         names = list(dict.fromkeys(arguments.names)) or list(list_recipes())
         progress.total = len(names) + 1.0

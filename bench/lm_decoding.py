@@ -10,7 +10,7 @@ Last line: one JSON object. `vs_transformers` divides transformers' time in floa
 bfloat16; `vs_transformers_full_memory` is where ours, too, attends to 3000 tokens in both branches.
 `bandwidth_share` is the share of the time, in bfloat16, that reading weights and memory alone would take, by the
 bandwidth of a copy measured before. `int8_logit_error` is the largest error of a logit after a short prompt, against
-the largest logit.
+the largest logit; `int4_logit_error` the same of 4-bit weights.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHORT, LONG = 8, 40  # frames
 Implementation = tuple[
     Callable[[int], object], int, int
 ]  # a function that generates n frames; n of a short and of a long run
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8", "int4")
 
 
 def random_lm(config: LMConfig) -> LM:
@@ -173,17 +173,20 @@ def bytes_read(config: LMConfig, tokens: int, frames: float, rows: int, size: in
 
 
 @torch.inference_mode()
-def logit_error(lm: LM) -> float:
-    """Relative error of the first logits after a prompt: 8-bit weights against float32."""
+def next_logits(lm: LM, precision: Precision, codes: Tensor) -> Tensor:
+    """Return the logits after `codes` (1, K, T), unguided."""
+    fast_lm, branches = InferenceLM(lm, precision), [CFGBranch(1.0, None)]
+    state = GenerationState(
+        fast_lm, branches, codes.shape[2] + 1, sampling=SamplingConfig(), seeds=[0], prompt=codes
+    )
+    state.prefill()
+    return state.next_logits()
+
+
+def logit_error(lm: LM, precision: Precision) -> float:
+    """Relative error of the first logits after a prompt: rounded weights against float32."""
     codes = torch.randint(lm.config.codebook_size, (1, lm.config.num_codebooks, 16))
-
-    def next_logits(precision: Precision) -> Tensor:
-        fast_lm, branches = InferenceLM(lm, precision), [CFGBranch(1.0, None)]
-        state = GenerationState(fast_lm, branches, 17, sampling=SamplingConfig(), seeds=[0], prompt=codes)
-        state.prefill()
-        return state.next_logits()
-
-    exact, rounded = next_logits("fp32"), next_logits("int8")
+    exact, rounded = next_logits(lm, "fp32", codes), next_logits(lm, precision, codes)
     return float((rounded - exact).abs().max() / exact.abs().max())
 
 
@@ -233,7 +236,8 @@ def main() -> None:
         "vs_transformers_full_memory": {name: round(transformers_ms / ms[f"full_{name}"], 2) for name in PRECISIONS},
         "bandwidth_share": round(1000 * ideal / ms["ours_bf16"], 2),
         "bandwidth_gb_s": round(rate / 1e9, 1),
-        "int8_logit_error": round(logit_error(lm), 4),
+        "int8_logit_error": round(logit_error(lm, "int8"), 4),
+        "int4_logit_error": round(logit_error(lm, "int4"), 4),
         "threads": torch.get_num_threads(),
     }
     print(json.dumps(figures))

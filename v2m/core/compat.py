@@ -48,6 +48,23 @@ def int8_weight_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     return torch.ops.aten._weight_int8pack_mm(x, weight, scale)
 
 
+def pack_int4_weight(weight: Tensor) -> Tensor:
+    """Lay out numbers 0 … 15 (O, D) int32 for `int4_weight_linear`; O is a multiple of 16 (torch 2.11, CPU)."""
+    import torch
+
+    return torch.ops.aten._convert_weight_to_int4pack_for_cpu(weight, 1)
+
+
+def int4_weight_linear(x: Tensor, weight: Tensor, group: int, scales: Tensor) -> Tensor:
+    """Multiply (R, D) with a weight of `pack_int4_weight`, less 8: (R, O).
+
+    `scales` (D / `group`, O, 2), of the type of `x`, are those of the numbers and what is added to each.
+    """
+    import torch
+
+    return torch.ops.aten._weight_int4pack_mm_for_cpu(x, weight, group, scales)
+
+
 def quantized_weight(weight: Tensor, scale: Tensor) -> Tensor:
     """Return the quantized tensor of an int8 weight (O, D) with a scale (O,) for each output."""
     import torch

@@ -218,6 +218,7 @@ class MusicGenEngine:
                 "windows": [[samples_to_seconds(start, rate), samples_to_seconds(end, rate)] for start, end, _ in plan],
                 "window_seeds": [windows.window_seed(seed, index) for index in range(len(plan))],
                 "precision": decoder.precision,
+                "kernel": decoder.kernel,
                 "device": self._device.type,
                 "frames_per_second": round(mean_rate(frames, elapsed), 2),
             },

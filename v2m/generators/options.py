@@ -8,7 +8,7 @@ from typing import Literal
 from v2m.core.errors import UsageError
 from v2m.core.types import SamplingConfig
 
-LMPrecision = Literal["fp32", "bf16", "int8"]
+LMPrecision = Literal["fp32", "bf16", "int8", "int4"]
 DiffusionPrecision = Literal["fp32", "bf16", "fp16"]
 DecoderName = Literal["encodec", "multiband"]
 SamplerName = Literal[

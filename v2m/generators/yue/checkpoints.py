@@ -103,10 +103,14 @@ class YuEComponents:
     def _load_language_model(self, component: str) -> LlamaForCausalLM:
         from transformers import LlamaForCausalLM
 
+        from v2m.generators.yue.decoder import quantize_layers
         from v2m.pretrained import transformers_loader
 
         folder, name = self.folder(component), COMPONENTS[component].description
-        model = transformers_loader.load_model(LlamaForCausalLM, folder, self.device, bits=self.bits, description=name)
+        bits = None if self.device.type == "cpu" else self.bits  # on a CPU our kernels take less time and no package
+        model = transformers_loader.load_model(LlamaForCausalLM, folder, self.device, bits=bits, description=name)
+        if self.bits is not None and bits is None:
+            quantize_layers(model, "int4" if self.bits == 4 else "int8")
         size = model.config.vocab_size
         if size < VOCAB_SIZE:
             message = f"{str(folder)!r} is not {name}: its vocabulary has {size} tokens, not {VOCAB_SIZE} or more"

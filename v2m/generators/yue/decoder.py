@@ -20,9 +20,33 @@ from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from v2m.core.errors import DependencyError
+from v2m.models.inference.fast_linear import Precision
+from v2m.models.inference.kernel_choice import Kernel, choose_kernel
 from v2m.models.inference.kv_cache import KVCache, aligned_length
 
 SLOW_ROW_COUNTS = (2, 3)  # vectors that MKL multiplies one after the other, reading the weights for each
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose rounded weight is laid out for few vectors at a time; in the type of its input."""
+
+    def __init__(self, layer: nn.Linear, kernel: Kernel, rows: int) -> None:
+        super().__init__()
+        self._multiply, self._dtype, self.bias = kernel.make(layer.weight.detach(), rows), kernel.dtype, layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self._multiply(x.to(self._dtype)).to(x.dtype)
+        return out if self.bias is None else out + self.bias
+
+
+def quantize_layers(model: PreTrainedModel, precision: Precision, rows: int = 2) -> None:
+    """Round the linear layers of all blocks on the CPU, one after the other; the output layer stays whole."""
+    kernel = choose_kernel(precision, model.device, model.num_parameters())
+    for block in model.get_decoder().layers:  # pyright: ignore[reportGeneralTypeIssues]
+        for part in (block.self_attn, block.mlp):
+            for name, layer in list(part.named_children()):
+                if type(layer) is nn.Linear:
+                    setattr(part, name, PackedLinear(layer, kernel, rows))
 
 
 class LlamaDecoder:

@@ -39,6 +39,7 @@ class Decoder:
         self.precision: Precision = default_precision(device) if precision is None else precision
         with torch.inference_mode():
             self._lm = InferenceLM(lm, self.precision)
+        self.kernel = self._lm.kernel  # of its linear layers, as `kernel_choice` names them
 
     def generate(
         self,
@@ -145,7 +146,8 @@ class GenerationState:
         prompt: Tensor | None,
         capture: bool = False,
     ) -> None:
-        self.lm, self.sampling, self.seeds, self.capture = lm, sampling, seeds, capture
+        self.lm, self.sampling, self.seeds = lm, sampling, seeds
+        self.capture = capture = capture and lm.cache_kernels is None  # a quantized cache grows on the host
         config, device = lm.config, lm.device
         self.delays, count = config.delay_pattern, len(seeds)
         if prompt is None:
@@ -198,7 +200,10 @@ class GenerationState:
             if part.shape[1]:
                 self.lm(part, self.cache, cross_kv)
         # layer by layer: never a second copy of all keys and values
-        self.cross_kv = [[kv.pack() for kv in cross_kv.pop(0)] for _ in self.lm.layers]
+        kernels = self.lm.cache_kernels
+        self.cross_kv = [[kv.pack(kernels) for kv in cross_kv.pop(0)] for _ in self.lm.layers]
+        if kernels is not None:
+            self.cache.quantize(kernels)
 
     def decode(self, progress: ProgressFn | None) -> None:
         config, device = self.lm.config, self.lm.device

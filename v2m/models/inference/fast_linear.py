@@ -10,11 +10,13 @@ from torch.nn import functional
 
 from v2m.core import compat
 from v2m.core.compat import onednn_ops
+from v2m.models.inference.cpu_kernels import GROUP, CPUKernels
 
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "bf16", "int8", "int4"]
 INT8_MAX = 127.0  # the largest 8-bit number that is used, on either side of 0
+INT4_OFFSET = 8  # of the unsigned 4-bit numbers that weights are stored in
 MAX_GEMV_ROWS = 32  # vectors up to which reading costs more than multiplying; beyond, 8-bit weights are widened first
-KERNEL_ALIGNMENT = 16  # inputs that the kernel for 8-bit weights takes at a time, unchecked
+KERNEL_ALIGNMENT = 16  # inputs of 8-bit, and outputs of 4-bit weights that PyTorch's kernels take at a time
 
 
 class FastLinear(Protocol):
@@ -31,20 +33,32 @@ class FastLinear(Protocol):
         return residual + self(x)
 
 
-def activation_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the type that layers of a precision take and give."""
-    full = precision == "fp32" or (precision == "int8" and has_int8_dynamic_kernel(device))
-    return torch.float32 if full else torch.bfloat16
+class NativeLinear(FastLinear):
+    """`weight` (O, D) in the order of `kernels`, rounded to `precision`; takes and gives float32.
 
+    Vectors are not rounded beside weights of fp32 and bf16. Beside those of int8 and int4 they are, to 8 bits with a
+    scale for each 32 numbers. `wide_dtype` is of products with many vectors, for which the weight is unpacked.
+    """
 
-def make_linear(weight: Tensor, precision: Precision, rows: int) -> FastLinear:
-    """Prepare `weight` (O, D) to be multiplied with, mostly by about `rows` vectors at a time."""
-    if precision == "int8":
-        return Int8DynamicLinear(weight) if has_int8_dynamic_kernel(weight.device) else Int8WeightLinear(weight)
-    weight = weight.to(activation_dtype(precision, weight.device))
-    if weight.device.type == "cpu" and onednn_ops() is not None:
-        return OneDNNLinear(weight, rows)
-    return DenseLinear(weight)
+    def __init__(self, weight: Tensor, precision: Precision, kernels: CPUKernels) -> None:
+        self._kernels, self._weight = kernels, kernels.pack(weight, precision)
+        bf16 = precision != "fp32" and compat.cpu_has_avx512_bf16()
+        self.wide_dtype = torch.bfloat16 if bf16 else torch.float32
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._multiply(x, None)
+
+    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
+        return self._multiply(x, residual)
+
+    def _multiply(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        vectors, shape = x.reshape(-1, x.shape[-1]).contiguous(), (*x.shape[:-1], self._weight.shape[0])
+        if len(vectors) <= MAX_GEMV_ROWS:
+            added = None if residual is None else residual.contiguous()
+            return self._kernels.linear(vectors, self._weight, added).view(shape)
+        weight = self._kernels.unpack(self._weight, self.wide_dtype)
+        out = functional.linear(vectors.to(self.wide_dtype), weight).float().view(shape)
+        return out if residual is None else out + residual
 
 
 class DenseLinear(FastLinear):
@@ -109,10 +123,42 @@ class Int8DynamicLinear(FastLinear):
         return self._linear(x / largest, 1.0 / INT8_MAX, 128, self.weight).mul_(largest)
 
 
+class Int4WeightLinear(FastLinear):
+    """`weight` (O, D) as 4-bit numbers with a scale for each 32 inputs, by PyTorch's kernel; in float32.
+
+    Inputs and outputs are padded with zeros to what the kernel takes.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.num_outputs, inputs = weight.shape
+        self._padding = (0, -inputs % GROUP)
+        padded = functional.pad(weight.float(), (*self._padding, 0, -self.num_outputs % KERNEL_ALIGNMENT))
+        values, scales = quantize_int4(padded)
+        self._weight = compat.pack_int4_weight(values.to(torch.int32) + INT4_OFFSET)
+        self._scales = torch.stack([scales.T, torch.zeros_like(scales.T)], dim=-1).contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        vectors = functional.pad(x.reshape(-1, x.shape[-1]), self._padding)
+        out = compat.int4_weight_linear(vectors, self._weight, GROUP, self._scales)
+        return out[:, : self.num_outputs].reshape(*x.shape[:-1], -1)
+
+
 def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     """`weight` (O, D) → int8 of the same shape and scales (O,) float32, whose product is nearest to it."""
     largest = weight.abs().amax(dim=1).float().clamp_min_(torch.finfo(torch.float32).tiny)
     return (weight.float() * (INT8_MAX / largest)[:, None]).round_().to(torch.int8), largest / INT8_MAX
+
+
+def quantize_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`weight` (O, D) → −8 … 7 as int8 of the same shape, and scales (O, D / 32) float32.
+
+    The number of the largest magnitude in a group becomes −8, so that all of the range is used.
+    """
+    groups = weight.float().unflatten(1, (-1, GROUP))
+    extreme = groups.gather(2, groups.abs().argmax(dim=2, keepdim=True))
+    scales = torch.where(extreme == 0, torch.ones_like(extreme), extreme / -INT4_OFFSET)
+    values = (groups / scales).round_().clamp_(-INT4_OFFSET, INT4_OFFSET - 1).to(torch.int8)
+    return values.flatten(1), scales[..., 0]
 
 
 def has_int8_dynamic_kernel(device: torch.device) -> bool:

@@ -18,17 +18,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from v2m.models.inference.fast_linear import MAX_GEMV_ROWS, FastLinear, Precision, activation_dtype, make_linear
-from v2m.models.inference.kv_cache import CrossAttentionInput, CrossKV, KVCache, PackedCrossKV, attention
+from v2m.models.inference import cpu_kernels
+from v2m.models.inference.fast_linear import MAX_GEMV_ROWS, FastLinear, Precision
+from v2m.models.inference.kernel_choice import Kernel, choose_kernel
+from v2m.models.inference.kv_cache import AnyCrossKV, CrossAttentionInput, CrossKV, KVCache
 from v2m.models.lm import LM, CrossAttention, TransformerLayer
 
 
 class _Steps(NamedTuple):
-    """The new steps of one forward: `positions` (q,), and `mask` (R or 1, 1, q, e) added to their scores."""
+    """The new steps of one forward: `positions` (q,), and `mask` (R or 1, 1, q, e) or None added to their scores."""
 
     cache: KVCache
     positions: Tensor
-    mask: Tensor
+    mask: Tensor | None
 
 
 class CastLayerNorm:
@@ -43,13 +45,13 @@ class CastLayerNorm:
 
 
 class _CrossAttention:
-    def __init__(self, module: CrossAttention, norm: nn.LayerNorm, precision: Precision, rows: int) -> None:
+    def __init__(self, module: CrossAttention, norm: nn.LayerNorm, kernel: Kernel, rows: int) -> None:
         weight = module.query.weight.detach()
         self.num_heads = module.num_heads
-        self.norm = CastLayerNorm(norm, activation_dtype(precision, weight.device))
-        self.query = make_linear(weight * (len(weight) // self.num_heads) ** -0.5, precision, rows)
-        self.out = make_linear(module.out.weight.detach(), precision, rows)
-        self.key_value = make_linear(module.key_value.weight.detach(), precision, MAX_GEMV_ROWS)
+        self.norm = CastLayerNorm(norm, kernel.dtype)
+        self.query = kernel.make(weight * (len(weight) // self.num_heads) ** -0.5, rows)
+        self.out = kernel.make(module.out.weight.detach(), rows)
+        self.key_value = kernel.make(module.key_value.weight.detach(), MAX_GEMV_ROWS)
 
     def project_condition(self, inputs: CrossAttentionInput, dtype: torch.dtype) -> CrossKV:
         """Return keys and values in `dtype`."""
@@ -60,7 +62,7 @@ class _CrossAttention:
             mask = torch.zeros((), dtype=dtype, device=inputs.mask.device).where(inputs.mask, -torch.inf)
         return CrossKV(inputs.start, inputs.end, key_value[0], key_value[1], mask)
 
-    def __call__(self, x: Tensor, cross_kv: Sequence[CrossKV | PackedCrossKV]) -> Tensor:
+    def __call__(self, x: Tensor, cross_kv: Sequence[AnyCrossKV]) -> Tensor:
         """(R, q, D) of rows that all have a condition → the same."""
         query = self.query(self.norm(x)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         parts = [kv(query[kv.start : kv.end]) for kv in cross_kv]
@@ -69,30 +71,29 @@ class _CrossAttention:
 
 
 class _Layer:
-    def __init__(self, layer: TransformerLayer, precision: Precision, rows: int) -> None:
+    def __init__(self, layer: TransformerLayer, kernel: Kernel, rows: int) -> None:
         weight = layer.self_attention.query_key_value.weight.detach().clone()
-        dtype = activation_dtype(precision, weight.device)
 
         def linear(module: nn.Linear) -> FastLinear:
-            return make_linear(module.weight.detach(), precision, rows)
+            return kernel.make(module.weight.detach(), rows)
 
         self.num_heads = layer.self_attention.num_heads
         dim = weight.shape[1]
         weight[:dim] *= (dim // self.num_heads) ** -0.5  # the queries' 1/√d, once here instead of at each step
-        self.norm_self = CastLayerNorm(layer.norm_self, dtype)
-        self.norm_feedforward = CastLayerNorm(layer.norm_feedforward, dtype)
-        self.query_key_value = make_linear(weight, precision, rows)
+        self.norm_self = CastLayerNorm(layer.norm_self, kernel.dtype)
+        self.norm_feedforward = CastLayerNorm(layer.norm_feedforward, kernel.dtype)
+        self.query_key_value = kernel.make(weight, rows)
         self.out = linear(layer.self_attention.out)
         self.expand, self.contract = linear(layer.expand), linear(layer.contract)
         self.cross: _CrossAttention | None = None
         if layer.cross_attention is not None and layer.norm_cross is not None:
-            self.cross = _CrossAttention(layer.cross_attention, layer.norm_cross, precision, rows)
+            self.cross = _CrossAttention(layer.cross_attention, layer.norm_cross, kernel, rows)
 
-    def __call__(self, x: Tensor, index: int, steps: _Steps, cross_kv: Sequence[CrossKV | PackedCrossKV]) -> Tensor:
+    def __call__(self, x: Tensor, index: int, steps: _Steps, cross_kv: Sequence[AnyCrossKV]) -> Tensor:
         """(R, q, D) → (R, q, D)."""
         qkv = self.query_key_value(self.norm_self(x)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        keys, values = steps.cache.update(index, qkv[1], qkv[2], steps.positions)
-        x = self.out.plus(attention(qkv[0], keys, values, steps.mask).transpose(1, 2).flatten(2), x)
+        heads = steps.cache.attend(index, qkv[0], qkv[1], qkv[2], steps.positions, steps.mask)
+        x = self.out.plus(heads.transpose(1, 2).flatten(2), x)
         if cross_kv:
             assert self.cross is not None
             crossing = cross_kv[-1].end  # rows without a condition stand behind those that have one
@@ -108,13 +109,18 @@ class InferenceLM:
         config = lm.config
         layers, tables, heads = (list[Any](modules) for modules in (lm.layers, lm.embeddings, lm.heads))
         self.config, self.device = config, lm.norm.weight.device
-        self.dtype = activation_dtype(precision, self.device)
+        kernel = choose_kernel(precision, self.device, sum(weight.numel() for weight in lm.parameters()))
+        self.kernel, self.dtype = kernel.name, kernel.dtype
+        # what is rounded to 8 bits or less has its cache in 8 bits, too, where a kernel attends over it
+        self.cache_kernels = cpu_kernels.load_kernels() if precision in {"int8", "int4"} else None
+        if self.device.type != "cpu" or config.dim // config.num_heads % cpu_kernels.POSITIONS:
+            self.cache_kernels = None
         self.cache_dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         self.embeddings = torch.cat([table.weight.detach() for table in tables]).to(self.dtype)  # (K · (V + 1), D)
         self._offsets = torch.arange(config.num_codebooks, device=self.device) * (config.codebook_size + 1)
-        self.layers = [_Layer(layer, precision, rows) for layer in layers]
+        self.layers = [_Layer(layer, kernel, rows) for layer in layers]
         self.norm = CastLayerNorm(lm.norm, self.dtype)
-        self.heads = make_linear(torch.cat([head.weight.detach() for head in heads]), precision, rows)
+        self.heads = kernel.make(torch.cat([head.weight.detach() for head in heads]), rows)
 
     def project_condition(self, inputs: Sequence[CrossAttentionInput]) -> list[list[CrossKV]]:
         """Return for each layer the keys and values of all conditions, computed once."""
@@ -125,7 +131,7 @@ class InferenceLM:
         """(B, K, q) → (B, q, D), without positions."""
         return self.embeddings[codes.transpose(1, 2) + self._offsets].sum(dim=2)
 
-    def __call__(self, x: Tensor, cache: KVCache, cross_kv: Sequence[Sequence[CrossKV | PackedCrossKV]]) -> Tensor:
+    def __call__(self, x: Tensor, cache: KVCache, cross_kv: Sequence[Sequence[AnyCrossKV]]) -> Tensor:
         """(R, q, D) with positions → (R, q, D). The cache has advanced by q."""
         new = x.shape[1]
         positions = cache.next_positions(new)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from v2m.models.conditioning import Condition
+from v2m.models.inference.cpu_kernels import POSITIONS, CPUKernels, QuantizedKV
 from v2m.models.inference.fast_linear import OneDNNLinear, onednn_ops
 
 PREFILL_STEPS = 256  # steps of a prompt in one forward: bounds the memory of their attention however long it is
@@ -43,7 +44,8 @@ class KVCache:
     ones masked, since the CPU's libraries compile anew for each shape and copy operands that are not contiguous;
     several steps attend to what is written. An `exact` one reserves all of L at once, and every step attends to what is
     written. In a static one (`freeze`) every step attends to the first e positions, and the position is counted on the
-    device, so that a step can be captured.
+    device, so that a step can be captured. A quantized one (`quantize`) holds 8-bit numbers, takes one new step at a
+    time, and attends to what is written.
 
     `padding` are positions at the start of each row that hold nothing, where unequal sequences end side by side;
     `prefix_mask` (R, P) bool, which of the first P positions hold something; `preallocate` reserves all of L at once.
@@ -71,6 +73,9 @@ class KVCache:
         size = (2, rows, heads, reserved, width)  # zeros: what is masked must still be finite
         self.buffers = [torch.zeros(size, dtype=dtype, device=device) for _ in range(num_layers)]
         self.padding = torch.zeros(rows, dtype=torch.long, device=device)  # (R,)
+        self._dtype, self._width = dtype, width
+        self._kernels: CPUKernels | None = None
+        self._quantized: list[QuantizedKV] = []  # of each layer, once quantized
         self._index = torch.arange(length, device=device)
         self._valid = None if not exact else torch.ones(rows, 1, 1, length, dtype=torch.bool, device=device)
         for row, count in enumerate(padding):
@@ -97,9 +102,23 @@ class KVCache:
         self.attended_length, self.seq_length = None, seq_length
         self.position.fill_(seq_length)  # in place: captured steps read this very tensor
 
+    def quantize(self, kernels: CPUKernels) -> None:
+        """Round all keys and values to 8 bits, which `kernels` attend over from now on."""
+        rows, heads = self.buffers[0].shape[1:3]
+        for layer, buffer in enumerate(self.buffers):  # one after the other: never two copies of everything
+            quantized = QuantizedKV(rows, heads, self.max_length, self._width)
+            if self.seq_length:
+                key, value = buffer[:, :, :, : self.seq_length].float().contiguous().unbind()
+                kernels.write_cache(quantized, key, value, 0)
+            self._quantized.append(quantized)
+            self.buffers[layer] = buffer[:, :, :, :0].clone()
+        self._kernels = kernels
+
     def next_positions(self, new: int) -> Tensor:
         """Return the (q,) positions of the next `new` steps, and reserve them."""
-        if self.attended_length is None:
+        if self._kernels is not None:
+            assert new == 1, f"{new} steps at once in a quantized cache"
+        elif self.attended_length is None:
             end = self.seq_length + new
             assert end <= self.max_length, f"{end} positions in a cache of {self.max_length}"
             self._reserve(end)
@@ -109,18 +128,20 @@ class KVCache:
         """(R, q) ids of the steps at `positions`: each row counts from behind its padding; 0 in the padding."""
         return (positions - self.padding[self.rows, None]).clamp_(min=0)
 
-    def attention_mask(self, positions: Tensor) -> Tensor:
-        """(R or 1, 1, q, e), 0 or −inf, to be added to the scores of the steps at `positions`.
+    def attention_mask(self, positions: Tensor) -> Tensor | None:
+        """(R or 1, 1, q, e), 0 or −inf, to be added to the scores of the steps at `positions`; None for nothing.
 
         A step attends to itself and to what came before it in its row, never to padding. In the padding a step
         attends to itself: a softmax over nothing is NaN, which spreads through weights of 0.
         """
+        if self._kernels is not None and self._valid is None:
+            return None
         index = self._index[: self._attended(len(positions))]
         steps = positions[:, None]
         visible = (index <= steps)[None, None]
         if self._valid is not None:
             visible = (visible & self._valid[self.rows, ..., : len(index)]) | (index == steps)
-        return torch.zeros((), dtype=self.buffers[0].dtype, device=visible.device).where(visible, -torch.inf)
+        return torch.zeros((), dtype=self._dtype, device=visible.device).where(visible, -torch.inf)
 
     def update(self, layer: int, key: Tensor, value: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Write a layer's new (R, H, q, d); return all that is attended to, (R, H, e, d) each, views."""
@@ -134,6 +155,18 @@ class KVCache:
             keys[:, :, self.seq_length : end] = key
             values[:, :, self.seq_length : end] = value
         return keys[:, :, : self._attended(new)], values[:, :, : self._attended(new)]
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, positions: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Write a layer's new keys and values (R, H, q, d), and attend with queries, already divided by √d."""
+        if self._kernels is None:
+            keys, values = self.update(layer, key, value, positions)
+            return attention(query, keys, values, mask)
+        mask = None if mask is None else mask[:, 0, 0].expand(len(query), -1).float().contiguous()
+        query, key, value = (part[:, :, 0] for part in (query, key, value))
+        cache = self._quantized[layer]
+        return self._kernels.attention(query, cache, self.seq_length + 1, new=(key, value), mask=mask)[:, :, None]
 
     def advance(self, new: int) -> None:
         self.position += new
@@ -156,6 +189,8 @@ class KVCache:
     def _attended(self, new: int) -> int:
         if self.attended_length is not None:
             return self.attended_length
+        if self._kernels is not None:
+            return self.seq_length + new
         return self.buffers[0].shape[3] if new == 1 and not self.exact else self.seq_length + new
 
 
@@ -203,8 +238,10 @@ class CrossKV(NamedTuple):
         """Attend with queries (R, H, q, d), already divided by √d; the same shape out."""
         return attention(query, self.keys, self.values, self.mask)
 
-    def pack(self) -> CrossKV | PackedCrossKV:
-        """Return the form that answers single steps fastest."""
+    def pack(self, kernels: CPUKernels | None = None) -> CrossKV | PackedCrossKV | QuantizedCrossKV:
+        """Return the form that answers single steps fastest: with `kernels` one in 8 bits."""
+        if kernels is not None and self.keys.shape[3] % POSITIONS == 0:
+            return QuantizedCrossKV(self, kernels)
         bf16_on_cpu = self.keys.device.type == "cpu" and self.keys.dtype == torch.bfloat16
         is_faster = bf16_on_cpu and self.keys.shape[2] >= MIN_PACKED_TOKENS and onednn_ops() is not None
         return PackedCrossKV(self) if is_faster else self
@@ -251,6 +288,25 @@ class PackedCrossKV:
         out = torch.stack([values(part) for values, part in zip(self._values, parts, strict=True)])
         out = out.view(len(blocks), h, h, d).diagonal(dim1=1, dim2=2)  # (R · H / h, d, h)
         return out.transpose(1, 2).reshape(query.shape).to(query.dtype)
+
+
+class QuantizedCrossKV:
+    """A `CrossKV` in 8 bits for one step at a time."""
+
+    def __init__(self, cross_kv: CrossKV, kernels: CPUKernels) -> None:
+        rows, heads, length, width = cross_kv.keys.shape
+        self.start, self.end, self._length, self._kernels = cross_kv.start, cross_kv.end, length, kernels
+        self._mask = None if cross_kv.mask is None else cross_kv.mask[:, 0, 0].float().contiguous()
+        self._cache = QuantizedKV(rows, heads, length, width)
+        keys, values = (part.float().contiguous() for part in (cross_kv.keys, cross_kv.values))
+        kernels.write_cache(self._cache, keys, values, 0)
+
+    def __call__(self, query: Tensor) -> Tensor:
+        """Attend with queries (R, H, 1, d), already divided by √d; the same shape out."""
+        return self._kernels.attention(query[:, :, 0], self._cache, self._length, mask=self._mask)[:, :, None]
+
+
+AnyCrossKV = CrossKV | PackedCrossKV | QuantizedCrossKV
 
 
 def attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,0 +1,181 @@
+"""The compiled kernels against plain products and attention, on every instruction set that this machine can run."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from v2m.models.inference import cpu_kernels, kernel_choice
+from v2m.models.inference.cpu_kernels import KINDS, CPUKernels, QuantizedKV, WeightKind
+from v2m.models.inference.decoder import Decoder
+from v2m.models.inference.fast_linear import quantize_int4, quantize_int8
+from v2m.models.lm import LM, LMConfig
+
+CAPABILITIES = ["DEFAULT", "AVX2", "AVX512"]  # PyTorch's names, oldest first
+
+
+def build(capability: str) -> CPUKernels:
+    best = torch.backends.cpu.get_cpu_capability()
+    if best not in CAPABILITIES or CAPABILITIES.index(capability) > CAPABILITIES.index(best):
+        pytest.skip(f"this processor runs {best}")
+    kernels = cpu_kernels._load(capability)
+    if kernels is None:
+        pytest.skip("no C compiler, or another system than Linux")
+    return kernels
+
+
+@pytest.fixture(scope="module", params=CAPABILITIES)
+def kernels(request: pytest.FixtureRequest) -> CPUKernels:
+    return build(request.param)
+
+
+def relative_error(result: Tensor, expected: Tensor) -> float:
+    return float((result - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("outputs", "inputs"), [(37, 100), (64, 256), (30, 31)])
+def test_products_are_those_of_the_rounded_weight(
+    kernels: CPUKernels, kind: WeightKind, outputs: int, inputs: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(outputs, inputs, generator=generator)
+    weight[1] = 0
+    packed = kernels.pack(weight, kind)
+    rounded = kernels.unpack(packed)
+    for rows in (1, 2, 3, 4, 9):
+        x, residual = torch.randn(rows, inputs, generator=generator), torch.randn(rows, outputs, generator=generator)
+        x[0] *= 1000  # each vector has scales of its own
+        out = kernels.linear(x, packed)
+        for row in range(rows):
+            bound = 1e-5 if kind in {"fp32", "bf16"} else 0.02
+            assert relative_error(out[row], x[row] @ rounded.T) < bound
+        assert torch.allclose(kernels.linear(x, packed, residual), out + residual, rtol=1e-6, atol=1e-5)
+        alone = kernels.linear(x[-1:].contiguous(), packed)
+        assert torch.equal(alone[0], out[-1]), "a vector's result depends on its neighbors"
+
+
+def test_bytes_do_not_saturate(kernels: CPUKernels) -> None:
+    """The largest weights times the largest vectors: sums of two products are beyond 16 bits."""
+    for sign in (1.0, -1.0):
+        packed, x = kernels.pack(torch.ones(4, 512), "int8"), torch.full((2, 512), sign)
+        assert torch.allclose(kernels.linear(x, packed), torch.full((2, 4), 512 * sign), rtol=1e-5)
+
+
+def test_weights_are_rounded_to_the_nearest(kernels: CPUKernels) -> None:
+    weight = torch.randn(40, 256, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(kernels.unpack(kernels.pack(weight, "fp32")), weight)
+    assert torch.equal(kernels.unpack(kernels.pack(weight, "bf16")), weight.bfloat16().float())
+    values, scales = quantize_int8(weight)
+    assert torch.allclose(kernels.unpack(kernels.pack(weight, "int8")), values * scales[:, None], atol=1e-6)
+    values, scales = quantize_int4(weight)
+    expected = (values.float().view(40, 8, 32) * scales[..., None]).flatten(1)
+    difference = (kernels.unpack(kernels.pack(weight, "int4")) - expected).abs()
+    # scales in bfloat16 move some numbers that lie between two steps to the other one
+    assert float(difference.median()) < 0.004 * float(scales.abs().max()) * 8
+    assert float(difference.max()) < 1.1 * float(scales.abs().max())
+
+
+@pytest.mark.parametrize(("groups", "queries", "dim", "length"), [(16, 1, 64, 100), (4, 3, 32, 17), (2, 1, 128, 300)])
+def test_attention_over_the_cache_is_that_over_what_was_written(
+    kernels: CPUKernels, groups: int, queries: int, dim: int, length: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    keys, values = torch.randn(2, 2, groups, length, dim, generator=generator).unbind()
+    query = torch.randn(2, groups * queries + 1, dim, generator=generator)[:, 1:] * 0.3  # rows lie apart
+    mask = torch.zeros(2, length)
+    mask[1, : length // 2] = -torch.inf
+    cache = QuantizedKV(2, groups, length + 20, dim)
+    kernels.write_cache(cache, keys[:, :, :-1].contiguous(), values[:, :, :-1].contiguous(), 0)
+    last = keys[:, :, -1].contiguous(), values[:, :, -1].contiguous()
+    shape = (2, groups, queries, dim)
+    for given in (None, mask):
+        out = kernels.attention(query, cache, length, new=last, mask=given)
+        expected = functional.scaled_dot_product_attention(
+            query.reshape(shape), keys, values, attn_mask=None if given is None else given[:, None, None], scale=1.0
+        )
+        assert relative_error(out.view(shape), expected) < 0.02
+        assert torch.equal(kernels.attention(query, cache, length, mask=given), out), "reading alone differs"
+
+
+def test_queries_are_finer_than_keys(kernels: CPUKernels) -> None:
+    """Keys that 8 bits hold exactly give the scores of float32."""
+    keys = torch.randint(-127, 128, (1, 1, 50, 64), generator=torch.Generator().manual_seed(0)).float() / 127
+    keys[..., 0] = 1.0
+    values = torch.eye(64)[None, None, :50].contiguous()
+    query = torch.randn(1, 1, 64, generator=torch.Generator().manual_seed(1))
+    cache = QuantizedKV(1, 1, 50, 64)
+    kernels.write_cache(cache, keys, values, 0)
+    weights = kernels.attention(query, cache, 50)[0, 0, :50]
+    expected = (query[0] @ keys[0, 0].T).softmax(dim=-1)[0]
+    assert torch.allclose(weights, expected, rtol=2e-3, atol=1e-6)
+
+
+def test_library_is_kept_private_and_built_anew_for_other_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build("DEFAULT")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    command = ["cc", "-shared", "-fPIC"]
+    first = cpu_kernels._build("int one(void) { return 1; }", command)
+    written = first.stat().st_mtime_ns
+    assert stat.S_IMODE(first.parent.stat().st_mode) == 0o700
+    assert cpu_kernels._build("int one(void) { return 1; }", command).stat().st_mtime_ns == written
+    assert cpu_kernels._build("int one(void) { return 2; }", command) != first
+    assert sorted(path.suffix for path in first.parent.iterdir()) == [".so", ".so"]
+
+
+@pytest.mark.parametrize("obstacle", ["no compiler", "broken compiler", "switched off"])
+def test_decoding_works_without_the_kernels(tmp_path: Path, obstacle: str) -> None:
+    """In a process of its own: a library stays loaded."""
+    program = tmp_path / "bin" / "cc"
+    program.parent.mkdir()
+    if obstacle == "broken compiler":
+        program.write_text("#!/bin/sh\nexit 1\n")
+        program.chmod(0o755)
+    code = (
+        "import torch\n"
+        "from v2m.models.inference import cpu_kernels, kernel_choice\n"
+        "assert cpu_kernels.load_kernels() is None\n"
+        "kernel = kernel_choice.choose_kernel('int4', torch.device('cpu'), 1)\n"
+        "print(kernel.name, kernel.make(torch.ones(20, 40), 2)(torch.ones(3, 40)).sum().item())\n"
+    )
+    variables = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    if obstacle == "switched off":
+        variables["V2M_CPU_KERNELS"] = "0"
+    else:
+        variables["PATH"] = str(program.parent)
+    result = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False)
+    assert result.stdout.split() == ["torch", "2400.0"], result.stderr
+
+
+def test_fastest_kernel_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def measure(kernel: kernel_choice.Kernel, precision: str) -> float:
+        measured.append(f"{precision} {kernel.name}")
+        return 0.0 if kernel.name == "torch" else 1.0
+
+    monkeypatch.setattr(kernel_choice, "measure_kernel", measure)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    large, cpu = kernel_choice.MIN_MEASURED_PARAMETERS, torch.device("cpu")
+    for _ in range(2):
+        kernel_choice._choose.cache_clear()
+        assert kernel_choice.choose_kernel("bf16", cpu, large).name == "torch"
+    names = [kernel.name for kernel in kernel_choice.available_kernels("bf16", cpu)]
+    assert measured == [f"bf16 {name}" for name in names]
+    assert kernel_choice.choose_kernel("bf16", cpu, 1000).name == names[0], "a small model is not measured for"
+    kernel_choice._choose.cache_clear()
+
+
+def test_4_bits_are_refused_on_other_devices_than_the_cpu() -> None:
+    with pytest.raises(NotImplementedError, match="give int8"):
+        Decoder(LM(LMConfig(dim=32, num_layers=1, num_heads=2)).to("meta"), precision="int4")

@@ -1,0 +1,219 @@
+"""CPU kernels of `cpu_kernels.c`: built once by the C compiler of this machine, called by ctypes.
+
+A decoding step reads all weights and all of the cache to do little with them. PyTorch's operators reach a third to
+three quarters of the memory's speed at one to four vectors, depending on processor and precision, and none of them
+attends over a cache in 8 bits. These kernels do one thing: they stream packed numbers once. Where there is no compiler,
+or on another system than Linux, `load_kernels` returns None and PyTorch's operators are used.
+
+R vectors, D inputs, O outputs, G key/value heads, n query heads of each, d dimension of a head, L positions reserved,
+e positions attended to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+WeightKind = Literal["fp32", "bf16", "int8", "int4"]
+KINDS: dict[WeightKind, int] = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
+BLOCK = 128  # inputs, as in cpu_kernels.c
+GROUP = 32  # inputs that share a scale
+TILE = 16  # outputs that a thread takes at a time
+POSITIONS = 16  # of the cache that are scored at once
+# PyTorch's names of instruction sets, which ATEN_CPU_CAPABILITY lowers; others take all that the processor has
+ARCHITECTURES = {"AVX2": "x86-64-v3", "DEFAULT": "x86-64-v2"}
+COMPILE_S = 60
+SWITCH = "V2M_CPU_KERNELS"
+
+logger = logging.getLogger(__name__)
+
+
+class PackedWeight(NamedTuple):
+    """A weight (O, D) in the kernels' order. Numbers in 8 bits have a scale for each output, in 4 bits for each 32."""
+
+    kind: WeightKind
+    shape: tuple[int, int]
+    data: Tensor  # (blocks, bytes) uint8
+    scales: Tensor
+
+    @property
+    def padded(self) -> int:
+        """Inputs, padded to whole blocks."""
+        return _round_up(self.shape[1], BLOCK)
+
+
+class CPUKernels:
+    """The compiled functions. Tensors are contiguous and on the CPU; vectors are float32."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        integer, pointer, flag = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
+        signatures = {
+            "pack_weight": [flag, pointer, integer, integer, integer, pointer, pointer, flag],
+            "unpack_weight": [flag, pointer, pointer, integer, integer, integer, pointer, flag, flag],
+            "linear": [flag, pointer, integer, integer, pointer, pointer, integer, integer, pointer, pointer, flag],
+            "write_cache": [pointer, pointer, *[integer] * 5, *[pointer] * 4, flag],
+            "attention": [
+                pointer, integer, pointer, pointer, integer, pointer, *[integer] * 6, *[pointer] * 5, flag
+            ],
+        }
+        for name, arguments in signatures.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = arguments, None
+        library.block_bytes.argtypes, library.block_bytes.restype = [flag], integer
+        self._library: Any = library
+
+    def pack(self, weight: Tensor, kind: WeightKind) -> PackedWeight:
+        """Round a weight (O, D) to `kind`, nearest, and lay it out."""
+        outputs, inputs = weight.shape
+        source = weight.detach().float().contiguous()
+        padded, rows = _round_up(inputs, BLOCK), _round_up(outputs, TILE)
+        data = torch.zeros(rows * padded // BLOCK, self._library.block_bytes(KINDS[kind]), dtype=torch.uint8)
+        shape = (rows * padded // GROUP,) if kind == "int4" else (rows,)
+        scales = torch.zeros(shape, dtype=torch.bfloat16 if kind == "int4" else torch.float32)
+        self._library.pack_weight(
+            KINDS[kind], source.data_ptr(), outputs, inputs, padded, data.data_ptr(), scales.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return PackedWeight(kind, (outputs, inputs), data, scales)
+
+    def unpack(self, weight: PackedWeight, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the rounded weight, (O, D) float32 or bfloat16."""
+        assert dtype in {torch.float32, torch.bfloat16}, dtype
+        out = torch.empty(weight.shape, dtype=dtype)
+        self._library.unpack_weight(
+            KINDS[weight.kind], weight.data.data_ptr(), weight.scales.data_ptr(), *weight.shape, weight.padded,
+            out.data_ptr(), dtype is torch.bfloat16, torch.get_num_threads(),
+        )  # fmt: skip
+        return out
+
+    def linear(self, x: Tensor, weight: PackedWeight, residual: Tensor | None = None) -> Tensor:
+        """Multiply (R, D) with a weight, and add `residual` (R, O): (R, O)."""
+        outputs, inputs = weight.shape
+        out = torch.empty(len(x), outputs)
+        self._library.linear(
+            KINDS[weight.kind], x.data_ptr(), len(x), inputs, weight.data.data_ptr(), weight.scales.data_ptr(),
+            outputs, weight.padded, None if residual is None else residual.data_ptr(), out.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return out
+
+    def write_cache(self, cache: QuantizedKV, key: Tensor, value: Tensor, start: int) -> None:
+        """Round keys and values (R, G, q, d) into positions `start` … of a cache."""
+        rows, heads, new, dim = key.shape
+        self._library.write_cache(
+            key.data_ptr(), value.data_ptr(), rows * heads, new, dim, start, cache.length, *cache.pointers,
+            torch.get_num_threads(),
+        )  # fmt: skip
+
+    def attention(
+        self,
+        query: Tensor,
+        cache: QuantizedKV,
+        length: int,
+        *,
+        new: tuple[Tensor, Tensor] | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Attend with queries (R, G · n, d), divided by √d, over the first `length` positions: (R, G · n, d).
+
+        The key and value (R, G, d) of `new` are first written at the last of these. `mask` (R, e) is added to scores.
+        Rows may lie apart, as parts of one tensor do.
+        """
+        rows, heads, dim = query.shape
+        out = torch.empty(query.shape)
+        key, value, stride = (None, None, 0) if new is None else (new[0].data_ptr(), new[1].data_ptr(), new[0].stride(0))
+        self._library.attention(
+            query.data_ptr(), query.stride(0), key, value, stride, None if mask is None else mask.data_ptr(),
+            rows, cache.heads, heads // cache.heads, dim, cache.length, length, *cache.pointers, out.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return out
+
+
+class QuantizedKV:
+    """Keys and values of one layer in 8 bits, (R, G, L, d), with a float32 scale for each head's position."""
+
+    def __init__(self, rows: int, heads: int, length: int, dim: int) -> None:
+        assert dim % POSITIONS == 0, f"heads of {dim} numbers"
+        self.heads, self.length, self.dim = heads, _round_up(length, POSITIONS), dim
+        size = (rows, heads, self.length)
+        self.keys, self.values = torch.zeros(2, *size, dim, dtype=torch.uint8).unbind()
+        self.key_scales, self.value_scales = torch.zeros(2, *size).unbind()
+        tensors = (self.keys, self.key_scales, self.values, self.value_scales)
+        self.pointers = tuple(tensor.data_ptr() for tensor in tensors)
+
+
+def load_kernels() -> CPUKernels | None:
+    """Return the kernels, built if need be; None where they cannot be, or where V2M_CPU_KERNELS is 0."""
+    return _load(torch.backends.cpu.get_cpu_capability()) if is_enabled() else None
+
+
+def is_enabled() -> bool:
+    return os.environ.get(SWITCH) != "0"
+
+
+@cache
+def _load(capability: str) -> CPUKernels | None:
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if not sys.platform.startswith("linux") or compiler is None:
+        return None
+    x86 = platform.machine() == "x86_64"
+    architecture = ARCHITECTURES.get(capability, "native") if x86 else "native"
+    source = resources.files(__package__).joinpath("cpu_kernels.c").read_text(encoding="utf-8")
+    command = [compiler, "-O3", f"-march={architecture}", "-std=gnu11", "-fopenmp", "-w", "-shared", "-fPIC"]
+    try:
+        return CPUKernels(ctypes.CDLL(str(_build(source, command))))
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.debug("no CPU kernels: %s", error)
+        return None
+
+
+def _build(source: str, command: list[str]) -> Path:
+    """Compile `source` into the user's cache, unless it is there."""
+    facts = [source, *command, Path(command[0]).resolve().name, cpu_name()]
+    digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:16]
+    library = kernel_folder() / f"cpu-kernels-{digest}.so"
+    if not library.is_file():
+        library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            result = Path(folder) / library.name
+            arguments = [*command, "-x", "c", "-", "-o", str(result), "-lm"]
+            subprocess.run(arguments, input=source.encode(), check=True, capture_output=True, timeout=COMPILE_S)
+            result.replace(library)
+    return library
+
+
+def kernel_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "v2m" / "kernels"
+
+
+@cache
+def cpu_name() -> str:
+    """Return the processor's model and instruction sets, in a few letters."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    names = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = hashlib.sha256(names.get("flags", names.get("Features", "")).encode()).hexdigest()[:8]
+    return f"{names.get('model name', platform.machine())} {flags}"
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

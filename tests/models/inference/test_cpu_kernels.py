@@ -58,9 +58,24 @@ def test_products_are_those_of_the_rounded_weight(
         for row in range(rows):
             bound = 1e-5 if kind in {"fp32", "bf16"} else 0.02
             assert relative_error(out[row], x[row] @ rounded.T) < bound
-        assert torch.allclose(kernels.linear(x, packed, residual), out + residual, rtol=1e-6, atol=1e-5)
+        assert torch.allclose(kernels.linear(x, packed, residual=residual), out + residual, rtol=1e-6, atol=1e-5)
         alone = kernels.linear(x[-1:].contiguous(), packed)
         assert torch.equal(alone[0], out[-1]), "a vector's result depends on its neighbors"
+
+
+def test_layer_norm_and_gelu_are_those_of_pytorch(kernels: CPUKernels) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = 5 + 3 * torch.randn(2, 100, generator=generator), torch.randn(24, 100, generator=generator)
+    norm = cpu_kernels.LayerNorm(torch.rand(100, generator=generator), torch.rand(100, generator=generator), 1e-5)
+    packed = kernels.pack(weight, "fp32")
+    normed = functional.layer_norm(x, (100,), norm.weight, norm.bias, norm.epsilon)
+    expected = functional.gelu(normed @ weight.T / 4)
+    result = kernels.linear(x, kernels.pack(weight / 4, "fp32"), norm=norm, gelu=True, residual=torch.ones(2, 24))
+    assert torch.allclose(result - 1, expected, atol=3e-6)
+    assert torch.allclose(kernels.linear(x, packed, norm=norm), normed @ weight.T, atol=1e-5)
+    steps = torch.linspace(-9, 9, 4000)[:, None]  # the GELU alone, over all of its range
+    curve = torch.cat([kernels.linear(part, kernels.pack(torch.ones(1, 1), "fp32"), gelu=True) for part in steps.split(9)])
+    assert torch.allclose(curve, functional.gelu(steps), atol=2e-6)
 
 
 def test_bytes_do_not_saturate(kernels: CPUKernels) -> None:

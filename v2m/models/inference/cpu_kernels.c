@@ -41,7 +41,6 @@ typedef int32_t i32 __attribute__((vector_size(64)));
 typedef uint32_t u32 __attribute__((vector_size(64)));
 typedef uint8_t u8 __attribute__((vector_size(64)));
 typedef int8_t i8x16 __attribute__((vector_size(16)));
-typedef uint8_t u8x16 __attribute__((vector_size(16)));
 typedef uint16_t u16x16 __attribute__((vector_size(32)));
 
 enum { FP32, BF16, INT8, INT4 };
@@ -84,6 +83,22 @@ INLINE i32 dot4(i32 acc, u8 a, i32 b, int max_a) {
 }
 
 INLINE f32 to_float(i32 x) { return __builtin_convertvector(x, f32); }
+
+/* 16 bytes; GCC widens bytes one by one unless told how */
+INLINE f32 bytes_to_float(const int8_t *x) {
+#if defined(__AVX512F__)
+    return (f32)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)x)));
+#elif defined(__AVX2__)
+    union { __m256 half[2]; f32 v; } out;
+    for (int h = 0; h < 2; h++)
+        out.half[h] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(x + 8 * h))));
+    return out.v;
+#else
+    i8x16 bytes;
+    memcpy(&bytes, x, sizeof bytes);
+    return __builtin_convertvector(bytes, f32);
+#endif
+}
 
 INLINE f32 maximum(f32 a, f32 b) {
     i32 first = a > b;
@@ -167,9 +182,15 @@ INLINE float byte_scale(const float *x, int64_t count) {
     return scale > 1e-30f ? scale : 1e-30f;
 }
 
-INLINE i8x16 round_bytes(const float *x, float inverse) {
-    return __builtin_convertvector(round_lanes(load(x) * inverse), i8x16);
+INLINE i8x16 to_bytes(i32 x) {
+#if defined(__AVX512F__)
+    return (i8x16)_mm512_cvtepi32_epi8((__m512i)x);
+#else
+    return __builtin_convertvector(x, i8x16);
+#endif
 }
+
+INLINE i8x16 round_bytes(const float *x, float inverse) { return to_bytes(round_lanes(load(x) * inverse)); }
 
 /* byte of input i within the two vectors of a block */
 INLINE int byte_of_input(int i) {
@@ -178,6 +199,42 @@ INLINE int byte_of_input(int i) {
 }
 
 static void *scratch(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64); }
+
+/* ---- functions -------------------------------------------------------------------------------------------------- */
+
+/* e^x of x <= 0; relative error below 2e-7 */
+INLINE f32 exponential(f32 x) {
+    x = maximum(x, (f32){} - 87.0f);
+    f32 scaled = x * 1.44269504f;
+    i32 whole = __builtin_convertvector(scaled - 0.5f, i32); /* towards 0: rounds to the nearest, x <= 0 */
+    f32 n = to_float(whole), r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    f32 p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f, p = p * r + 4.1665795894e-2f, p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f, p = p * r * r + r + 1.0f;
+    return p * (f32)((whole + 127) << 23);
+}
+
+/* GELU by the error function; Abramowitz and Stegun 7.1.26, absolute error below 2e-7 */
+INLINE f32 gelu(f32 x) {
+    f32 z = magnitude(x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z);
+    f32 p = 1.061405429f * t - 1.453152027f;
+    p = p * t + 1.421413741f, p = p * t - 0.284496736f, p = p * t + 0.254829592f;
+    f32 tail = p * t * exponential(-z * z); /* 1 - erf(z) */
+    i32 negative = x < 0.0f;
+    f32 share = (f32)(((i32)tail & negative) | ((i32)(2.0f - tail) & ~negative));
+    return 0.5f * x * share;
+}
+
+/* layer norm of `count` numbers, in place; `padded` is a multiple of 16, and x is 0 between */
+static void normalize(float *x, int64_t count, int64_t padded, const float *weight, const float *bias, float epsilon) {
+    f32 sum = {0}, squares = {0};
+    for (int64_t i = 0; i < padded; i += LANES) sum += load(x + i);
+    float mean = sum_lanes(sum) / count;
+    for (int64_t i = 0; i < padded; i += LANES) squares += (load(x + i) - mean) * (load(x + i) - mean);
+    float variance = (sum_lanes(squares) - (padded - count) * mean * mean) / count;
+    float factor = 1 / sqrtf(variance + epsilon);
+    for (int64_t i = 0; i < count; i++) x[i] = (x[i] - mean) * factor * weight[i] + bias[i];
+}
 
 /* ---- weights ---------------------------------------------------------------------------------------------------- */
 
@@ -252,13 +309,13 @@ INLINE f32 unpack_lanes(int kind, const uint8_t *block, const void *scales, int6
         u32 pairs = ((const u32 *)block)[group];
         return (f32)(half ? pairs & 0xffff0000u : pairs << 16);
     }
-    union { uint32_t words[4]; u8x16 v; } bytes;
+    union { uint32_t words[4]; int8_t at[16]; } bytes;
     for (int t = 0; t < 4; t++) {
         uint32_t word;
         memcpy(&word, block + (kind == INT8 ? 64 * half : 0) + 4 * (group + GROUPS * t), 4);
-        bytes.words[t] = kind == INT8 ? word : (word >> 4 * half & 0x0f0f0f0fu);
+        bytes.words[t] = kind == INT8 ? word ^ 0x80808080u : (word >> 4 * half & 0x0f0f0f0fu);
     }
-    f32 values = __builtin_convertvector(bytes.v, f32) - (kind == INT8 ? 128.0f : 8.0f);
+    f32 values = bytes_to_float(bytes.at) - (kind == INT8 ? 0.0f : 8.0f);
     return values * (kind == INT8 ? ((const float *)scales)[o]
                                   : bf16_to_float(((const uint16_t *)scales)[number * GROUPS + group]));
 }
@@ -399,9 +456,11 @@ static void multiply_tile(int kind, const uint8_t *packed, const void *scales, i
     }
 }
 
-/* x (R, D) times packed blocks, plus `residual` (R, O) or NULL -> (R, O) */
+/* x (R, D) times packed blocks -> (R, O). Before, with `norm_weight` (D) and `norm_bias`, a layer norm of x; after, with
+   `with_gelu`, a GELU; then `residual` (R, O) is added unless it is NULL. */
 void linear(int kind, const float *x, int64_t R, int64_t D, const uint8_t *packed, const void *scales, int64_t O,
-            int64_t padded, const float *residual, float *out, int threads) {
+            int64_t padded, const float *norm_weight, const float *norm_bias, float epsilon, int with_gelu,
+            const float *residual, float *out, int threads) {
     int bytes = is_bytes(kind);
     size_t size = bytes ? sizeof(Block) * (padded / BLOCK) : sizeof(float) * padded;
     uint8_t *prepared = scratch(size * R);
@@ -412,6 +471,7 @@ void linear(int kind, const float *x, int64_t R, int64_t D, const uint8_t *packe
         float *target = bytes ? vector : (float *)vectors[r];
         memcpy(target, x + r * D, sizeof(float) * D);
         memset(target + D, 0, sizeof(float) * (padded - D));
+        if (norm_weight) normalize(target, D, padded, norm_weight, norm_bias, epsilon);
         if (bytes) quantize_vector(vector, padded, kind == INT8 ? 128 : 8, (Block *)vectors[r]);
     }
     free(vector);
@@ -427,6 +487,7 @@ void linear(int kind, const float *x, int64_t R, int64_t D, const uint8_t *packe
             f32 products = load(sums[r]);
             size_t count = sizeof(float) * (O - tile < TILE ? O - tile : TILE);
             if (kind == INT8) products *= load((const float *)scales + tile);
+            if (with_gelu) products = gelu(products);
             if (residual) {
                 f32 before = {0};
                 memcpy(&before, residual + r * O + tile, count);
@@ -468,18 +529,6 @@ void write_cache(const float *key, const float *value, int64_t heads, int64_t q,
                            key_scales + h * L, values + h * L * d, value_scales + h * L);
 }
 
-/* e^x of x <= 0; relative error below 2e-7 */
-INLINE f32 exponential(f32 x) {
-    x = maximum(x, (f32){} - 87.0f);
-    f32 scaled = x * 1.44269504f;
-    i32 whole = __builtin_convertvector(scaled - 0.5f, i32); /* towards 0: rounds to the nearest, x <= 0 */
-    f32 n = to_float(whole), r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    f32 p = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f, p = p * r + 4.1665795894e-2f, p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f, p = p * r * r + r + 1.0f;
-    return p * (f32)((whole + 127) << 23);
-}
-
 /* scores (padded to 16 positions) of one query; returns the largest */
 INLINE float score_keys(const float *query, int64_t d, const uint8_t *keys, const float *key_scales,
                         const float *mask, int64_t e, i32 *high, i32 *low, float *scores) {
@@ -490,7 +539,7 @@ INLINE float score_keys(const float *query, int64_t d, const uint8_t *keys, cons
         f32 scaled = load(query + i) * inverse;
         i32 whole = round_lanes(scaled), rest = round_lanes((scaled - to_float(whole)) * 254);
         union { i8x16 v; int32_t words[4]; } first, second;
-        first.v = __builtin_convertvector(whole, i8x16), second.v = __builtin_convertvector(rest, i8x16);
+        first.v = to_bytes(whole), second.v = to_bytes(rest);
         sums[0] += whole, sums[1] += rest;
         for (int t = 0; t < 4; t++)
             high[i / 4 + t] = (i32){} + first.words[t], low[i / 4 + t] = (i32){} + second.words[t];
@@ -513,20 +562,50 @@ INLINE float score_keys(const float *query, int64_t d, const uint8_t *keys, cons
     return largest_lane(best);
 }
 
+/* sum of `values` (e, d), each times its weight and `factor` */
 INLINE void sum_values(const float *weights, const int8_t *values, int64_t d, int64_t e, float factor, float *out) {
     for (int64_t first = 0; first < d; first += 4 * LANES) {
         int64_t count = (d - first) / LANES < 4 ? (d - first) / LANES : 4;
+        const int8_t *part = values + first;
         f32 acc[4] = {{0}};
         if (count == 4)
             for (int64_t p = 0; p < e; p++)
-                for (int c = 0; c < 4; c++)
-                    acc[c] += weights[p] * __builtin_convertvector(*(const i8x16 *)(values + p * d + first + c * LANES), f32);
+                for (int c = 0; c < 4; c++) acc[c] += weights[p] * bytes_to_float(part + p * d + c * LANES);
         else
             for (int64_t p = 0; p < e; p++)
-                for (int c = 0; c < count; c++)
-                    acc[c] += weights[p] * __builtin_convertvector(*(const i8x16 *)(values + p * d + first + c * LANES), f32);
-        for (int c = 0; c < count; c++)
-            for (int j = 0; j < LANES; j++) out[first + c * LANES + j] = acc[c][j] * factor;
+                for (int c = 0; c < count; c++) acc[c] += weights[p] * bytes_to_float(part + p * d + c * LANES);
+        for (int c = 0; c < count; c++) {
+            f32 sum = acc[c] * factor;
+            memcpy(out + first + c * LANES, &sum, sizeof sum);
+        }
+    }
+}
+
+typedef struct {
+    int64_t G, n, d, L, e;
+    uint8_t *keys;
+    float *key_scales;
+    int8_t *values;
+    float *value_scales;
+} Cache;
+
+/* one head of one row: `key` and `value` (d) or NULL; `query` and `out` (n, d); room for the scores and the query */
+static void attend_head(const Cache *cache, int64_t head, const float *query, const float *key, const float *value,
+                        const float *mask, float *scores, i32 *words, float *out) {
+    int64_t d = cache->d, L = cache->L, e = cache->e;
+    uint8_t *keys = cache->keys + head * L * d;
+    int8_t *values = cache->values + head * L * d;
+    float *key_scales = cache->key_scales + head * L, *value_scales = cache->value_scales + head * L;
+    if (key) write_position(key, value, d, e - 1, keys, key_scales, values, value_scales);
+    for (int64_t q = 0; q < cache->n; q++) {
+        float largest = score_keys(query + q * d, d, keys, key_scales, mask, e, words, words + d / 4, scores);
+        f32 total = {0};
+        for (int64_t p = 0; p < e; p += POSITIONS) {
+            f32 weight = exponential(*(f32 *)(scores + p) - largest);
+            total += weight;
+            *(f32 *)(scores + p) = weight * *(const f32 *)(value_scales + p);
+        }
+        sum_values(scores, values, d, e, 1 / sum_lanes(total), out + q * d);
     }
 }
 
@@ -536,30 +615,16 @@ INLINE void sum_values(const float *weights, const int8_t *values, int64_t d, in
 void attention(const float *query, int64_t query_stride, const float *key, const float *value, int64_t key_stride,
                const float *mask, int64_t R, int64_t G, int64_t n, int64_t d, int64_t L, int64_t e, uint8_t *keys,
                float *key_scales, int8_t *values, float *value_scales, float *out, int threads) {
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int64_t head = 0; head < R * G; head++) {
-        int64_t row = head / G, group = head % G;
-        uint8_t *head_keys = keys + head * L * d;
-        int8_t *head_values = values + head * L * d;
-        float *head_key_scales = key_scales + head * L, *head_value_scales = value_scales + head * L;
-        if (key) {
-            int64_t place = row * key_stride + group * d;
-            write_position(key + place, value + place, d, e - 1, head_keys, head_key_scales, head_values,
-                           head_value_scales);
-        }
+    const Cache cache = {G, n, d, L, e, keys, key_scales, values, value_scales};
+#pragma omp parallel num_threads(threads)
+    {
         float *scores = scratch(sizeof(float) * (e + POSITIONS));
         i32 *words = scratch(sizeof(i32) * d / 2);
-        const float *row_mask = mask ? mask + row * e : NULL;
-        for (int64_t q = group * n; q < (group + 1) * n; q++) {
-            float largest = score_keys(query + row * query_stride + q * d, d, head_keys, head_key_scales, row_mask, e,
-                                       words, words + d / 4, scores);
-            f32 total = {0};
-            for (int64_t p = 0; p < e; p += POSITIONS) {
-                f32 weight = exponential(*(f32 *)(scores + p) - largest);
-                total += weight;
-                *(f32 *)(scores + p) = weight * *(const f32 *)(head_value_scales + p);
-            }
-            sum_values(scores, head_values, d, e, 1 / sum_lanes(total), out + (row * G * n + q) * d);
+#pragma omp for schedule(dynamic)
+        for (int64_t head = 0; head < R * G; head++) {
+            int64_t row = head / G, group = head % G, place = row * key_stride + group * d;
+            attend_head(&cache, head, query + row * query_stride + group * n * d, key ? key + place : NULL,
+                        key ? value + place : NULL, mask ? mask + row * e : NULL, scores, words, out + head * n * d);
         }
         free(words);
         free(scores);

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from v2m.core import compat
 from v2m.core.compat import onednn_ops
-from v2m.models.inference.cpu_kernels import GROUP, CPUKernels
+from v2m.models.inference.cpu_kernels import GROUP, CPUKernels, LayerNorm
 
 Precision = Literal["fp32", "bf16", "int8", "int4"]
 INT8_MAX = 127.0  # the largest 8-bit number that is used, on either side of 0
@@ -19,14 +19,30 @@ MAX_GEMV_ROWS = 32  # vectors up to which reading costs more than multiplying; b
 KERNEL_ALIGNMENT = 16  # inputs of 8-bit, and outputs of 4-bit weights that PyTorch's kernels take at a time
 
 
+class CastLayerNorm:
+    """A layer norm with its weights in another type."""
+
+    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
+        self.shape, self.epsilon = norm.normalized_shape, norm.eps
+        self.weight, self.bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
+        self.native = LayerNorm(self.weight, self.bias, self.epsilon)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, self.shape, self.weight, self.bias, self.epsilon)
+
+
 class FastLinear(Protocol):
-    """A linear layer without bias, (…, D) → (…, O)."""
+    """A linear layer without bias, (…, D) → (…, O). `norm` is applied to its input."""
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor, norm: CastLayerNorm | None = None) -> Tensor:
+        """Multiply."""
+        return self.multiply(x if norm is None else norm(x))
 
-    def gelu(self, x: Tensor) -> Tensor:
+    def multiply(self, x: Tensor) -> Tensor: ...
+
+    def gelu(self, x: Tensor, norm: CastLayerNorm | None = None) -> Tensor:
         """Multiply and apply a GELU."""
-        return functional.gelu(self(x))
+        return functional.gelu(self(x, norm))
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         """Multiply and add to `residual` (…, O)."""
@@ -45,19 +61,29 @@ class NativeLinear(FastLinear):
         bf16 = precision != "fp32" and compat.cpu_has_avx512_bf16()
         self.wide_dtype = torch.bfloat16 if bf16 else torch.float32
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._multiply(x, None)
+    def __call__(self, x: Tensor, norm: CastLayerNorm | None = None) -> Tensor:
+        return self._apply(x, norm=norm)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        return self._apply(x)
+
+    def gelu(self, x: Tensor, norm: CastLayerNorm | None = None) -> Tensor:
+        return self._apply(x, norm=norm, gelu=True)
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
-        return self._multiply(x, residual)
+        return self._apply(x, residual=residual)
 
-    def _multiply(self, x: Tensor, residual: Tensor | None) -> Tensor:
-        vectors, shape = x.reshape(-1, x.shape[-1]).contiguous(), (*x.shape[:-1], self._weight.shape[0])
-        if len(vectors) <= MAX_GEMV_ROWS:
-            added = None if residual is None else residual.contiguous()
-            return self._kernels.linear(vectors, self._weight, added).view(shape)
+    def _apply(
+        self, x: Tensor, *, norm: CastLayerNorm | None = None, gelu: bool = False, residual: Tensor | None = None
+    ) -> Tensor:
+        inputs, shape = x.shape[-1], (*x.shape[:-1], self._weight.shape[0])
+        if x.numel() <= MAX_GEMV_ROWS * inputs:
+            vectors, added = x.contiguous().view(-1, inputs), None if residual is None else residual.contiguous()
+            native = None if norm is None else norm.native
+            return self._kernels.linear(vectors, self._weight, norm=native, gelu=gelu, residual=added).view(shape)
         weight = self._kernels.unpack(self._weight, self.wide_dtype)
-        out = functional.linear(vectors.to(self.wide_dtype), weight).float().view(shape)
+        out = functional.linear((x if norm is None else norm(x)).to(self.wide_dtype), weight).float()
+        out = functional.gelu(out) if gelu else out
         return out if residual is None else out + residual
 
 
@@ -67,7 +93,7 @@ class DenseLinear(FastLinear):
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def multiply(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.weight)
 
 
@@ -80,11 +106,11 @@ class OneDNNLinear(FastLinear):
         self._ops = ops
         self.weight = ops.reorder(weight.contiguous(), rows)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def multiply(self, x: Tensor) -> Tensor:
         return self._ops.linear(x, self.weight, None, "none", [], "")
 
-    def gelu(self, x: Tensor) -> Tensor:
-        return self._ops.linear(x, self.weight, None, "gelu", [], "none")
+    def gelu(self, x: Tensor, norm: CastLayerNorm | None = None) -> Tensor:
+        return self._ops.linear(x if norm is None else norm(x), self.weight, None, "gelu", [], "none")
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
         return self._ops.linear_add(x, residual, self.weight, None, "add")
@@ -98,7 +124,7 @@ class Int8WeightLinear(FastLinear):
         self.scale = scale.to(torch.bfloat16)
         self._use_kernel = weight.shape[1] % KERNEL_ALIGNMENT == 0 and has_int8_weight_kernel(weight.device)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def multiply(self, x: Tensor) -> Tensor:
         vectors = x.reshape(-1, x.shape[-1])
         if len(vectors) > MAX_GEMV_ROWS or not self._use_kernel:
             return functional.linear(x, self.weight.to(x.dtype) * self.scale[:, None])
@@ -118,7 +144,7 @@ class Int8DynamicLinear(FastLinear):
         self.weight: Any = torch.ops.quantized.linear_prepack(quantized, None)
         self._linear: Any = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def multiply(self, x: Tensor) -> Tensor:
         largest = x.abs().amax(dim=-1, keepdim=True).clamp_min_(torch.finfo(torch.float32).tiny)
         return self._linear(x / largest, 1.0 / INT8_MAX, 128, self.weight).mul_(largest)
 
@@ -137,7 +163,7 @@ class Int4WeightLinear(FastLinear):
         self._weight = compat.pack_int4_weight(values.to(torch.int32) + INT4_OFFSET)
         self._scales = torch.stack([scales.T, torch.zeros_like(scales.T)], dim=-1).contiguous()
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def multiply(self, x: Tensor) -> Tensor:
         vectors = functional.pad(x.reshape(-1, x.shape[-1]), self._padding)
         out = compat.int4_weight_linear(vectors, self._weight, GROUP, self._scales)
         return out[:, : self.num_outputs].reshape(*x.shape[:-1], -1)

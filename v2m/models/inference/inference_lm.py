@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from v2m.models.inference import cpu_kernels
-from v2m.models.inference.fast_linear import MAX_GEMV_ROWS, FastLinear, Precision
+from v2m.models.inference.fast_linear import MAX_GEMV_ROWS, CastLayerNorm, FastLinear, Precision
 from v2m.models.inference.kernel_choice import Kernel, choose_kernel
 from v2m.models.inference.kv_cache import AnyCrossKV, CrossAttentionInput, CrossKV, KVCache
 from v2m.models.lm import LM, CrossAttention, TransformerLayer
@@ -31,17 +31,6 @@ class _Steps(NamedTuple):
     cache: KVCache
     positions: Tensor
     mask: Tensor | None
-
-
-class CastLayerNorm:
-    """A layer norm with its weights in another type."""
-
-    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype) -> None:
-        self.shape, self.epsilon = norm.normalized_shape, norm.eps
-        self.weight, self.bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return functional.layer_norm(x, self.shape, self.weight, self.bias, self.epsilon)
 
 
 class _CrossAttention:
@@ -64,7 +53,7 @@ class _CrossAttention:
 
     def __call__(self, x: Tensor, cross_kv: Sequence[AnyCrossKV]) -> Tensor:
         """(R, q, D) of rows that all have a condition → the same."""
-        query = self.query(self.norm(x)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        query = self.query(x, self.norm).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         parts = [kv(query[kv.start : kv.end]) for kv in cross_kv]
         out = (torch.cat(parts) if len(parts) > 1 else parts[0]).transpose(1, 2).flatten(2)
         return self.out.plus(out, x)
@@ -91,15 +80,14 @@ class _Layer:
 
     def __call__(self, x: Tensor, index: int, steps: _Steps, cross_kv: Sequence[AnyCrossKV]) -> Tensor:
         """(R, q, D) → (R, q, D)."""
-        qkv = self.query_key_value(self.norm_self(x)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        heads = steps.cache.attend(index, qkv[0], qkv[1], qkv[2], steps.positions, steps.mask)
-        x = self.out.plus(heads.transpose(1, 2).flatten(2), x)
+        qkv = self.query_key_value(x, self.norm_self)
+        x = self.out.plus(steps.cache.attend(index, qkv, self.num_heads, steps.positions, steps.mask), x)
         if cross_kv:
             assert self.cross is not None
             crossing = cross_kv[-1].end  # rows without a condition stand behind those that have one
             crossed = self.cross(x[:crossing], cross_kv)
             x = crossed if crossing == x.shape[0] else torch.cat([crossed, x[crossing:]])
-        return self.contract.plus(self.expand.gelu(self.norm_feedforward(x)), x)
+        return self.contract.plus(self.expand.gelu(x, self.norm_feedforward), x)
 
 
 class InferenceLM:
@@ -143,4 +131,4 @@ class InferenceLM:
 
     def logits(self, x: Tensor) -> Tensor:
         """(R, D) → (R, K · V) float32."""
-        return self.heads(self.norm(x)).float()
+        return self.heads(x, self.norm).float()

@@ -129,8 +129,9 @@ class KVCache:
         return (positions - self.padding[self.rows, None]).clamp_(min=0)
 
     def attention_mask(self, positions: Tensor) -> Tensor | None:
-        """(R or 1, 1, q, e), 0 or −inf, to be added to the scores of the steps at `positions`; None for nothing.
+        """(R or 1, 1, q, e), 0 or −inf, to be added to the scores of the steps at `positions`.
 
+        Of a quantized cache it is (R, e) float32, or None where nothing is masked.
         A step attends to itself and to what came before it in its row, never to padding. In the padding a step
         attends to itself: a softmax over nothing is NaN, which spreads through weights of 0.
         """
@@ -141,7 +142,8 @@ class KVCache:
         visible = (index <= steps)[None, None]
         if self._valid is not None:
             visible = (visible & self._valid[self.rows, ..., : len(index)]) | (index == steps)
-        return torch.zeros((), dtype=self._dtype, device=visible.device).where(visible, -torch.inf)
+        mask = torch.zeros((), dtype=self._dtype, device=visible.device).where(visible, -torch.inf)
+        return mask if self._kernels is None else mask[:, 0, 0].expand(len(self.padding), -1).float().contiguous()
 
     def update(self, layer: int, key: Tensor, value: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Write a layer's new (R, H, q, d); return all that is attended to, (R, H, e, d) each, views."""
@@ -156,17 +158,20 @@ class KVCache:
             values[:, :, self.seq_length : end] = value
         return keys[:, :, : self._attended(new)], values[:, :, : self._attended(new)]
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, positions: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        """Write a layer's new keys and values (R, H, q, d), and attend with queries, already divided by √d."""
-        if self._kernels is None:
-            keys, values = self.update(layer, key, value, positions)
-            return attention(query, keys, values, mask)
-        mask = None if mask is None else mask[:, 0, 0].expand(len(query), -1).float().contiguous()
-        query, key, value = (part[:, :, 0] for part in (query, key, value))
-        cache = self._quantized[layer]
-        return self._kernels.attention(query, cache, self.seq_length + 1, new=(key, value), mask=mask)[:, :, None]
+    def attend(self, layer: int, qkv: Tensor, num_heads: int, positions: Tensor, mask: Tensor | None) -> Tensor:
+        """Write the new keys and values of a layer, and attend with its queries, already divided by √d.
+
+        `qkv` (R, q, 3 · D) holds all three, each of `num_heads` heads: (R, q, D).
+        """
+        if self._kernels is not None:
+            query, key, value = qkv.view(len(qkv), 3, num_heads, -1).unbind(1)
+            out = self._kernels.attention(
+                query, self._quantized[layer], self.seq_length + 1, new=(key, value), mask=mask
+            )
+            return out.view(len(qkv), 1, -1)
+        query, key, value = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        keys, values = self.update(layer, key, value, positions)
+        return attention(query, keys, values, mask).transpose(1, 2).flatten(2)
 
     def advance(self, new: int) -> None:
         self.position += new

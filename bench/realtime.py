@@ -111,7 +111,7 @@ def main() -> None:
     rate = bandwidth()
     with tempfile.TemporaryDirectory() as temporary:
         folder = write_checkpoint(Path(temporary) / "musicgen-small")
-        generator = MusicGen(str(folder), device="cpu", precision=args.precision, keep_loaded=True)
+        generator = MusicGen(model=str(folder), device="cpu", precision=args.precision, keep_loaded=True)
         real_time(generator, 2)  # loads the files, compiles and chooses the kernels
         times: dict[str, float] = {}
         for seconds in args.seconds:

@@ -62,7 +62,7 @@ class MusicGenEngine:
     ) -> None:
         self.model, self._text_encoder, self.codec, self._chroma = model, text_encoder, codec, chroma
         self._device, self._keep_model = device, keep_model
-        self._precision: Precision = precision or default_precision(device)
+        self._precision: Precision = precision or default_precision(model.lm, device)
         self._decoder: Decoder | None = None
         self._style_conditioner: StyleConditioner | None = None
         self._style_encoder: StyleEncoder | None = None

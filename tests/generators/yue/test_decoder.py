@@ -9,7 +9,16 @@ import torch
 from torch.nn import functional
 
 from tests.generators.yue.tiny_llama import load
-from v2m.generators.yue.decoder import LlamaDecoder, expand_mask, gqa_attention, linear, make_cache
+from v2m.generators.yue.decoder import (
+    LlamaDecoder,
+    expand_mask,
+    gqa_attention,
+    linear,
+    lm_head_rows,
+    make_cache,
+    quantize_layers,
+)
+from v2m.models.inference.fast_linear import Precision
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 0.1)])
@@ -26,6 +35,28 @@ def test_incremental_decoding_matches_transformers(tmp_path: Path, dtype: torch.
                 step(ids[:, end - count : end]), expected[:, end - 1], atol=tolerance, rtol=tolerance
             )
     assert step.cache.seq_length == 40
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("int8", 0.03), ("int4", 0.3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_quantized_layers_give_nearly_the_same(
+    tmp_path: Path, precision: Precision, bound: float, dtype: torch.dtype
+) -> None:
+    """Prompts of many ids as well as single steps; int8 is ten times nearer than int4."""
+    model = load(tmp_path, dtype)
+    ids = torch.randint(45334, 53526, (2, 40), generator=torch.Generator().manual_seed(0))
+
+    def outputs() -> torch.Tensor:
+        step = LlamaDecoder(model, make_cache(model, 2, 40))
+        return torch.stack([step(ids[:, start:end]) for start, end in ((0, 36), (36, 38), (38, 39))]).float()
+
+    with torch.inference_mode():
+        exact = outputs()
+        quantize_layers(model, precision)
+        rounded = outputs()
+    error = float((rounded - exact).norm() / exact.norm())
+    assert 1e-4 < error < bound
+    assert lm_head_rows(model, 0, 10).dtype == torch.float32, "the output layer stays whole"
 
 
 @pytest.mark.parametrize("new", [1, 2, 5])

@@ -150,7 +150,7 @@ def test_low_memory_uses_4_bit_weights_and_small_batches(folder: Path, tmp_path:
     assert (generator._components.bits, generator.stage2_batch_size) == (4, 4)
     assert len(score.audio) == round(0.2 * SAMPLE_RATE)
     with generator._components.model("stage2") as model:
-        assert type(model.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+        assert type(model.model.layers[0].mlp.up_proj).__name__ == "PackedLinear"
 
 
 def test_progress_is_monotonic_and_ends_at_one(folder: Path) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from v2m.core.errors import UsageError
 from v2m.models.inference import cpu_kernels, kernel_choice
 from v2m.models.inference.cpu_kernels import KINDS, CPUKernels, QuantizedKV, WeightKind
 from v2m.models.inference.decoder import Decoder
@@ -131,7 +132,7 @@ def test_queries_are_finer_than_keys(kernels: CPUKernels) -> None:
     kernels.write_cache(cache, keys, values, 0)
     weights = kernels.attention(query, cache, 50)[0, 0, :50]
     expected = (query[0] @ keys[0, 0].T).softmax(dim=-1)[0]
-    assert torch.allclose(weights, expected, rtol=2e-3, atol=1e-6)
+    assert torch.allclose(weights, expected, rtol=1e-3, atol=2e-5)
 
 
 def test_library_is_kept_private_and_built_anew_for_other_sources(
@@ -160,7 +161,7 @@ def test_decoding_works_without_the_kernels(tmp_path: Path, obstacle: str) -> No
         "import torch\n"
         "from v2m.models.inference import cpu_kernels, kernel_choice\n"
         "assert cpu_kernels.load_kernels() is None\n"
-        "kernel = kernel_choice.choose_kernel('int4', torch.device('cpu'), 1)\n"
+        "kernel = kernel_choice.choose_kernel('int4', torch.nn.Linear(1, 1), torch.device('cpu'))\n"
         "print(kernel.name, kernel.make(torch.ones(20, 40), 2)(torch.ones(3, 40)).sum().item())\n"
     )
     variables = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
@@ -181,16 +182,17 @@ def test_fastest_kernel_is_measured_once_and_kept(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(kernel_choice, "measure_kernel", measure)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    large, cpu = kernel_choice.MIN_MEASURED_PARAMETERS, torch.device("cpu")
+    large, small = (nn.Linear(size, kernel_choice.MIN_LARGE_PARAMETERS // 4, device="meta") for size in (4, 1))
+    cpu = torch.device("cpu")
     for _ in range(2):
         kernel_choice._choose.cache_clear()
-        assert kernel_choice.choose_kernel("bf16", cpu, large).name == "torch"
+        assert kernel_choice.choose_kernel("bf16", large, cpu).name == "torch"
     names = [kernel.name for kernel in kernel_choice.available_kernels("bf16", cpu)]
     assert measured == [f"bf16 {name}" for name in names]
-    assert kernel_choice.choose_kernel("bf16", cpu, 1000).name == names[0], "a small model is not measured for"
+    assert kernel_choice.choose_kernel("bf16", small, cpu).name == names[0], "a small model is not measured for"
     kernel_choice._choose.cache_clear()
 
 
 def test_4_bits_are_refused_on_other_devices_than_the_cpu() -> None:
-    with pytest.raises(NotImplementedError, match="give int8"):
+    with pytest.raises(UsageError, match="int8"):
         Decoder(LM(LMConfig(dim=32, num_layers=1, num_heads=2)).to("meta"), precision="int4")

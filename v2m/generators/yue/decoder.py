@@ -41,7 +41,7 @@ class PackedLinear(nn.Module):
 
 def quantize_layers(model: PreTrainedModel, precision: Precision, rows: int = 2) -> None:
     """Round the linear layers of all blocks on the CPU, one after the other; the output layer stays whole."""
-    kernel = choose_kernel(precision, model.device, model.num_parameters())
+    kernel = choose_kernel(precision, model, model.device)
     for block in model.get_decoder().layers:  # pyright: ignore[reportGeneralTypeIssues]
         for part in (block.self_attn, block.mlp):
             for name, layer in list(part.named_children()):

@@ -501,8 +501,9 @@ void linear(int kind, const float *x, int64_t R, int64_t D, const uint8_t *packe
 
 /* ---- attention -------------------------------------------------------------------------------------------------- */
 
-/* Keys of a head: blocks of 16 positions, (L / 16, d / 4, 16, 4) bytes + 128; values: (L, d) bytes; a scale for each
-   position of both. */
+/* Keys of a head: blocks of 16 positions, (L / 16, d / 4, 16, 4) bytes + 128; values: blocks of 4 positions, (L / 4, d, 4)
+   bytes; a scale for each position of both. Scores and sums of values are products of bytes then. Queries and weights
+   have two bytes each, so that their own rounding adds no error that counts. */
 
 static void write_position(const float *key, const float *value, int64_t d, int64_t position, uint8_t *keys,
                            float *key_scales, int8_t *values, float *value_scales) {
@@ -514,7 +515,9 @@ static void write_position(const float *key, const float *value, int64_t d, int6
             uint32_t word = rounded.words[t] ^ 0x80808080u; /* adds 128 to each byte */
             memcpy(block + (i / 4 + t) * 64, &word, 4);
         }
-        *(i8x16 *)(values + position * d + i) = round_bytes(value + i, 1 / value_scale);
+        union { i8x16 v; int8_t at[LANES]; } bytes = {round_bytes(value + i, 1 / value_scale)};
+        int8_t *place = values + position / 4 * 4 * d + 4 * i + position % 4;
+        for (int j = 0; j < LANES; j++) place[4 * j] = bytes.at[j];
     }
     key_scales[position] = key_scale, value_scales[position] = value_scale;
 }
@@ -532,7 +535,7 @@ void write_cache(const float *key, const float *value, int64_t heads, int64_t q,
 /* scores (padded to 16 positions) of one query; returns the largest */
 INLINE float score_keys(const float *query, int64_t d, const uint8_t *keys, const float *key_scales,
                         const float *mask, int64_t e, i32 *high, i32 *low, float *scores) {
-    /* the query is a sum of two bytes, the second 254 times finer: its own rounding adds no error that counts */
+    /* the second byte is 254 times finer */
     float scale = byte_scale(query, d), inverse = 1 / scale;
     i32 sums[2] = {{0}};
     for (int64_t i = 0; i < d; i += LANES) {
@@ -562,20 +565,24 @@ INLINE float score_keys(const float *query, int64_t d, const uint8_t *keys, cons
     return largest_lane(best);
 }
 
-/* sum of `values` (e, d), each times its weight and `factor` */
-INLINE void sum_values(const float *weights, const int8_t *values, int64_t d, int64_t e, float factor, float *out) {
+/* sum of the values of e positions (a multiple of 16), each times the two bytes of its weight and `factor` */
+INLINE void sum_values(const uint8_t *high, const uint8_t *low, const int8_t *values, int64_t d, int64_t e,
+                       float factor, float *out) {
     for (int64_t first = 0; first < d; first += 4 * LANES) {
-        int64_t count = (d - first) / LANES < 4 ? (d - first) / LANES : 4;
-        const int8_t *part = values + first;
-        f32 acc[4] = {{0}};
-        if (count == 4)
-            for (int64_t p = 0; p < e; p++)
-                for (int c = 0; c < 4; c++) acc[c] += weights[p] * bytes_to_float(part + p * d + c * LANES);
-        else
-            for (int64_t p = 0; p < e; p++)
-                for (int c = 0; c < count; c++) acc[c] += weights[p] * bytes_to_float(part + p * d + c * LANES);
+        const int64_t count = (d - first) / LANES < 4 ? (d - first) / LANES : 4;
+        i32 coarse[4] = {{0}}, fine[4] = {{0}};
+        for (int64_t p = 0; p < e; p += 4) {
+            const i32 *block = (const i32 *)(values + p * d + 4 * first);
+            uint32_t words[2];
+            memcpy(words, high + p, 4), memcpy(words + 1, low + p, 4);
+            u8 many = (u8)((u32){} + words[0]), rest = (u8)((u32){} + words[1]);
+            for (int c = 0; c < 4; c++) {
+                if (c >= count) break;
+                coarse[c] = dot4(coarse[c], many, block[c], 255), fine[c] = dot4(fine[c], rest, block[c], 255);
+            }
+        }
         for (int c = 0; c < count; c++) {
-            f32 sum = acc[c] * factor;
+            f32 sum = (to_float(coarse[c]) * 256 + to_float(fine[c])) * factor;
             memcpy(out + first + c * LANES, &sum, sizeof sum);
         }
     }
@@ -592,20 +599,28 @@ typedef struct {
 /* one head of one row: `key` and `value` (d) or NULL; `query` and `out` (n, d); room for the scores and the query */
 static void attend_head(const Cache *cache, int64_t head, const float *query, const float *key, const float *value,
                         const float *mask, float *scores, i32 *words, float *out) {
-    int64_t d = cache->d, L = cache->L, e = cache->e;
+    int64_t d = cache->d, L = cache->L, e = cache->e, room = (e + POSITIONS - 1) / POSITIONS * POSITIONS;
     uint8_t *keys = cache->keys + head * L * d;
     int8_t *values = cache->values + head * L * d;
     float *key_scales = cache->key_scales + head * L, *value_scales = cache->value_scales + head * L;
     if (key) write_position(key, value, d, e - 1, keys, key_scales, values, value_scales);
     for (int64_t q = 0; q < cache->n; q++) {
         float largest = score_keys(query + q * d, d, keys, key_scales, mask, e, words, words + d / 4, scores);
-        f32 total = {0};
+        f32 total = {0}, best = {0};
         for (int64_t p = 0; p < e; p += POSITIONS) {
             f32 weight = exponential(*(f32 *)(scores + p) - largest);
             total += weight;
-            *(f32 *)(scores + p) = weight * *(const f32 *)(value_scales + p);
+            weight *= *(const f32 *)(value_scales + p); /* 0 where nothing was written */
+            best = maximum(weight, best);
+            *(f32 *)(scores + p) = weight;
         }
-        sum_values(scores, values, d, e, 1 / sum_lanes(total), out + q * d);
+        float step = fmaxf(largest_lane(best), 1e-30f) / 65535;
+        uint8_t *high = (uint8_t *)(scores + room), *low = high + room;
+        for (int64_t p = 0; p < e; p += POSITIONS) {
+            i32 weight = round_lanes(*(f32 *)(scores + p) * (1 / step));
+            *(i8x16 *)(high + p) = to_bytes(weight >> 8), *(i8x16 *)(low + p) = to_bytes(weight & 255);
+        }
+        sum_values(high, low, values, d, room, step / sum_lanes(total), out + q * d);
     }
 }
 
@@ -618,7 +633,7 @@ void attention(const float *query, int64_t query_stride, const float *key, const
     const Cache cache = {G, n, d, L, e, keys, key_scales, values, value_scales};
 #pragma omp parallel num_threads(threads)
     {
-        float *scores = scratch(sizeof(float) * (e + POSITIONS));
+        float *scores = scratch((sizeof(float) + 2) * (e + POSITIONS)); /* and two bytes of each */
         i32 *words = scratch(sizeof(i32) * d / 2);
 #pragma omp for schedule(dynamic)
         for (int64_t head = 0; head < R * G; head++) {

@@ -127,10 +127,11 @@ class CPUKernels:
     ) -> Tensor:
         """Multiply (R, D) with a weight: (R, O). `norm` is applied before, then a GELU, then `residual` is added."""
         number, data, scales, outputs, padded = weight.source
-        out = torch.empty(len(x), outputs)
+        rows = x.shape[0]
+        out = torch.empty(rows, outputs)
         norms = (None, None, 0.0) if norm is None else (norm.weight.data_ptr(), norm.bias.data_ptr(), norm.epsilon)
         self._library.linear(
-            number, x.data_ptr(), len(x), weight.shape[1], data, scales, outputs, padded, *norms, gelu,
+            number, x.data_ptr(), rows, weight.shape[1], data, scales, outputs, padded, *norms, gelu,
             None if residual is None else residual.data_ptr(), out.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         return out
@@ -208,11 +209,12 @@ _slab = _Slab()
 
 
 def _map_pages(size: int) -> Tensor:
-    pages = mmap.mmap(-1, _round_up(size, PAGE_BYTES))
+    pages = mmap.mmap(-1, _round_up(size, PAGE_BYTES) + PAGE_BYTES)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without them
             pages.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(pages, dtype=torch.uint8)
+    memory = torch.frombuffer(pages, dtype=torch.uint8)
+    return memory[-memory.data_ptr() % PAGE_BYTES :]
 
 
 def load_kernels() -> CPUKernels | None:

@@ -19,9 +19,11 @@ from v2m.core.types import ProgressFn, SamplingConfig
 from v2m.models import patterns
 from v2m.models.conditioning import CFGBranch, Condition
 from v2m.models.inference import kv_cache
+from v2m.models.inference.cpu_kernels import load_kernels
 from v2m.models.inference.cuda_graph import CapturedStep
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.inference.inference_lm import InferenceLM
+from v2m.models.inference.kernel_choice import is_large
 from v2m.models.inference.kv_cache import PREFILL_STEPS, CrossAttentionInput, KVCache
 from v2m.models.inference.sampling import filter_logits
 from v2m.models.lm import LM, sinusoidal_embedding
@@ -35,8 +37,7 @@ class Decoder:
 
     def __init__(self, lm: LM, *, precision: Precision | None = None) -> None:
         self.config = lm.config
-        device = lm.norm.weight.device
-        self.precision: Precision = default_precision(device) if precision is None else precision
+        self.precision: Precision = default_precision(lm, lm.norm.weight.device) if precision is None else precision
         with torch.inference_mode():
             self._lm = InferenceLM(lm, self.precision)
         self.kernel = self._lm.kernel  # of its linear layers, as `kernel_choice` names them
@@ -69,10 +70,15 @@ class Decoder:
         return state.codes()
 
 
-def default_precision(device: torch.device) -> Precision:
-    """Return bf16 where the device multiplies it in hardware, else fp32."""
+def default_precision(lm: LM, device: torch.device) -> Precision:
+    """Return int8 for a large model on a CPU with our kernels, else bf16 where the device multiplies it, else fp32.
+
+    `bench/lm_precision.py` measures what rounding costs.
+    """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cpu" and is_large(lm) and load_kernels() is not None:
+        return "int8"
     return "bf16" if device.type == "cpu" and compat.cpu_has_avx512_bf16() else "fp32"
 
 

@@ -97,7 +97,7 @@ class InferenceLM:
         config = lm.config
         layers, tables, heads = (list[Any](modules) for modules in (lm.layers, lm.embeddings, lm.heads))
         self.config, self.device = config, lm.norm.weight.device
-        kernel = choose_kernel(precision, self.device, sum(weight.numel() for weight in lm.parameters()))
+        kernel = choose_kernel(precision, lm, self.device)
         self.kernel, self.dtype = kernel.name, kernel.dtype
         # what is rounded to 8 bits or less has its cache in 8 bits, too, where a kernel attends over it
         self.cache_kernels = cpu_kernels.load_kernels() if precision in {"int8", "int4"} else None

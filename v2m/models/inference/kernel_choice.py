@@ -18,9 +18,10 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from v2m.core import atomic, compat
+from v2m.core.errors import UsageError
 from v2m.models.inference import cpu_kernels
 from v2m.models.inference.fast_linear import (
     DenseLinear,
@@ -39,7 +40,7 @@ SHAPE = (4096, 1024)  # of a weight that is measured with: the largest of MusicG
 ROWS = 2
 WEIGHT_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5}
 MEASURED_BYTES = 96 * 2**20  # three times the largest cache that two cores of a server share
-MIN_MEASURED_PARAMETERS = 32 * 2**20  # of smaller models a step costs little with any kernel
+MIN_LARGE_PARAMETERS = 32 * 2**20
 PASSES = 4  # of which the fastest counts
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Kernel(NamedTuple):
 
 
 def available_kernels(precision: Precision, device: torch.device) -> list[Kernel]:
-    """Return the kernels that run here; the first is taken where none is measured. NotImplementedError for none."""
+    """Return the kernels that run here; the first is taken where none is measured. UsageError for none."""
     on_cpu, kernels = device.type == "cpu", list[Kernel]()
     native = cpu_kernels.load_kernels() if on_cpu else None
     full, half = torch.float32, torch.bfloat16
@@ -72,14 +73,19 @@ def available_kernels(precision: Precision, device: torch.device) -> list[Kernel
     elif on_cpu:
         kernels.append(Kernel("torch", full, lambda weight, _: Int4WeightLinear(weight)))
     if not kernels:
-        raise NotImplementedError(f"4-bit weights run on the CPU, not on {device.type}: give int8")
+        raise UsageError(f"4-bit weights run on the CPU, not on {device.type}: give `precision` int8")
     return kernels
 
 
-def choose_kernel(precision: Precision, device: torch.device, num_parameters: int) -> Kernel:
-    """Return the kernel for a model of `num_parameters`: on a CPU the fastest one, for a small model the first."""
-    measured = device.type == "cpu" and num_parameters >= MIN_MEASURED_PARAMETERS
-    return _choose(precision, device, torch.get_num_threads() if measured else None, cpu_kernels.is_enabled())
+def is_large(model: nn.Module) -> bool:
+    """Return whether reading the model's weights decides the time of a step."""
+    return sum(weight.numel() for weight in model.parameters()) >= MIN_LARGE_PARAMETERS
+
+
+def choose_kernel(precision: Precision, model: nn.Module, device: torch.device) -> Kernel:
+    """Return the kernel for a model: on a CPU the fastest one for a large model, and the first for a small one."""
+    threads = torch.get_num_threads() if device.type == "cpu" and is_large(model) else None
+    return _choose(precision, device, threads, cpu_kernels.is_enabled())
 
 
 @cache

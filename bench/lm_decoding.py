@@ -164,7 +164,7 @@ def bandwidth() -> float:
     return best
 
 
-def bytes_read(config: LMConfig, tokens: int, frames: float, rows: int, size: int) -> float:
+def bytes_read(config: LMConfig, tokens: int, frames: float, rows: int, size: float) -> float:
     """Bytes read in a step with `rows` rows after `frames` frames, one of which attends to `tokens`."""
     area = config.dim**2
     layer = (4 + 2) * area + 2 * config.dim * config.inner_dim
@@ -176,9 +176,7 @@ def bytes_read(config: LMConfig, tokens: int, frames: float, rows: int, size: in
 def next_logits(lm: LM, precision: Precision, codes: Tensor) -> Tensor:
     """Return the logits after `codes` (1, K, T), unguided."""
     fast_lm, branches = InferenceLM(lm, precision), [CFGBranch(1.0, None)]
-    state = GenerationState(
-        fast_lm, branches, codes.shape[2] + 1, sampling=SamplingConfig(), seeds=[0], prompt=codes
-    )
+    state = GenerationState(fast_lm, branches, codes.shape[2] + 1, sampling=SamplingConfig(), seeds=[0], prompt=codes)
     state.prefill()
     return state.next_logits()
 

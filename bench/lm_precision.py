@@ -1,9 +1,9 @@
-"""What rounding the weights costs a trained music LM: `uv run --extra models python -m bench.lm_precision`.
+"""Divergence of a trained music LM with rounded weights: `uv run python -m bench.lm_precision`.
 
-The shipped v2m-learned-1 writes pieces in float32 without a condition. Every precision then reads the same codes step by
-step, weights and KV cache rounded as in use, and its next-code distributions stand against those of float32: the
-Kullback-Leibler divergence in nats, beside the entropy, and how often the likeliest code is another. Last line: one JSON
-object.
+The shipped v2m-learned-1 writes pieces in float32 without a condition. Every precision then reads the same codes step
+by step, weights and KV cache rounded as in use, and its next-code distributions stand against those of float32: the
+Kullback-Leibler divergence in nats, beside the entropy, and how often the likeliest code is another. Last line: one
+JSON object.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PRECISIONS: tuple[Precision, ...] = ("bf16", "int8", "int4")
 
 @torch.inference_mode()
 def step_distributions(lm: LM, codes: Tensor, precision: Precision) -> tuple[Tensor, str]:
-    """Log-probabilities (steps · B · K, V) of the codes (B, K, T), read one step at a time, and the kernel's name."""
+    """Log-probabilities (steps · B · K, V) of codes (B, K, T), one step at a time, and the kernel."""
     fast_lm, seeds = InferenceLM(lm, precision), list(range(len(codes)))
     state = GenerationState(
         fast_lm, [CFGBranch(1.0, None)], codes.shape[2], sampling=SamplingConfig(), seeds=seeds, prompt=codes[..., :1]

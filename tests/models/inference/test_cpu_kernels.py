@@ -75,7 +75,9 @@ def test_layer_norm_and_gelu_are_those_of_pytorch(kernels: CPUKernels) -> None:
     assert torch.allclose(result - 1, expected, atol=3e-6)
     assert torch.allclose(kernels.linear(x, packed, norm=norm), normed @ weight.T, atol=1e-5)
     steps = torch.linspace(-9, 9, 4000)[:, None]  # the GELU alone, over all of its range
-    curve = torch.cat([kernels.linear(part, kernels.pack(torch.ones(1, 1), "fp32"), gelu=True) for part in steps.split(9)])
+    curve = torch.cat(
+        [kernels.linear(part, kernels.pack(torch.ones(1, 1), "fp32"), gelu=True) for part in steps.split(9)]
+    )
     assert torch.allclose(curve, functional.gelu(steps), atol=2e-6)
 
 

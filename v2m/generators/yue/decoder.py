@@ -68,7 +68,9 @@ class LlamaDecoder:
         num_new = ids.shape[1]
         positions = self.cache.next_positions(num_new)
         position_ids = self.cache.position_ids(positions)
-        mask = expand_mask(self.cache.attention_mask(positions), self._group_size)
+        mask = self.cache.attention_mask(positions)
+        assert mask is not None  # the cache is not quantized
+        mask = expand_mask(mask, self._group_size)
         rotation = self._cos[position_ids][:, :, None], self._sin[position_ids][:, :, None]  # (R, q, 1, d)
         x = self._embedding(ids)  # (R, q, D)
         for index, layer in enumerate(self._layers):

@@ -26,13 +26,11 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-
 
 WeightKind = Literal["fp32", "bf16", "int8", "int4"]
 KINDS: dict[WeightKind, int] = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
@@ -47,12 +45,16 @@ COMPILE_S = 60
 CACHE_LINE, PAGE_BYTES = 64, 2**21  # a large page
 SLAB_BYTES = 32 * PAGE_BYTES
 SWITCH = "V2M_CPU_KERNELS"
+SOURCE = Path(__file__).with_suffix(".c")
 
 logger = logging.getLogger(__name__)
 
 
 class PackedWeight:
-    """A weight (O, D) in the kernels' order. Numbers in 8 bits have a scale for each output, in 4 bits for each 32."""
+    """A weight (O, D) in the kernels' order.
+
+    Numbers in 8 bits have a scale for each output, in 4 bits for each 32.
+    """
 
     def __init__(self, kind: WeightKind, shape: tuple[int, int], block_bytes: int) -> None:
         outputs, inputs = (_round_up(size, multiple) for size, multiple in zip(shape, (TILE, BLOCK), strict=True))
@@ -81,13 +83,24 @@ class CPUKernels:
             "pack_weight": [flag, pointer, integer, integer, integer, pointer, pointer, flag],
             "unpack_weight": [flag, pointer, pointer, integer, integer, integer, pointer, flag, flag],
             "linear": [
-                flag, pointer, integer, integer, pointer, pointer, integer, integer, pointer, pointer, ctypes.c_float,
-                flag, pointer, pointer, flag,
+                flag,
+                pointer,
+                integer,
+                integer,
+                pointer,
+                pointer,
+                integer,
+                integer,
+                pointer,
+                pointer,
+                ctypes.c_float,
+                flag,
+                pointer,
+                pointer,
+                flag,
             ],
             "write_cache": [pointer, pointer, *[integer] * 5, *[pointer] * 4, flag],
-            "attention": [
-                pointer, integer, pointer, pointer, integer, pointer, *[integer] * 6, *[pointer] * 5, flag
-            ],
+            "attention": [pointer, integer, pointer, pointer, integer, pointer, *[integer] * 6, *[pointer] * 5, flag],
         }
         for name, arguments in signatures.items():
             function = getattr(library, name)
@@ -125,7 +138,10 @@ class CPUKernels:
         gelu: bool = False,
         residual: Tensor | None = None,
     ) -> Tensor:
-        """Multiply (R, D) with a weight: (R, O). `norm` is applied before, then a GELU, then `residual` is added."""
+        """Multiply (R, D) with a weight: (R, O).
+
+        `norm` is applied before, a GELU after, then `residual` (R, O) is added.
+        """
         number, data, scales, outputs, padded = weight.source
         rows = x.shape[0]
         out = torch.empty(rows, outputs)
@@ -153,14 +169,16 @@ class CPUKernels:
         new: tuple[Tensor, Tensor] | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Attend with queries (R, G · n, d), divided by √d, over the first `length` positions: (R, G · n, d).
+        """Attend with queries (R, G · n, d), divided by √d, over `length` positions: (R, G · n, d).
 
-        The key and value (R, G, d) of `new` are first written at the last of these. `mask` (R, e) is added to scores.
+        The key and value (R, G, d) of `new` are first written at the last of them. `mask` (R, e) is added to scores.
         Rows may lie apart, as parts of one tensor do.
         """
         rows, heads, dim = query.shape
         out = torch.empty(query.shape)
-        key, value, stride = (None, None, 0) if new is None else (new[0].data_ptr(), new[1].data_ptr(), new[0].stride(0))
+        key, value, stride = (
+            (None, None, 0) if new is None else (new[0].data_ptr(), new[1].data_ptr(), new[0].stride(0))
+        )
         self._library.attention(
             query.data_ptr(), query.stride(0), key, value, stride, None if mask is None else mask.data_ptr(),
             rows, cache.heads, heads // cache.heads, dim, cache.length, length, *cache.pointers, out.data_ptr(),
@@ -233,7 +251,7 @@ def _load(capability: str) -> CPUKernels | None:
         return None
     x86 = platform.machine() == "x86_64"
     architecture = ARCHITECTURES.get(capability, "native") if x86 else "native"
-    source = resources.files(__package__).joinpath("cpu_kernels.c").read_text(encoding="utf-8")
+    source = SOURCE.read_text(encoding="utf-8")
     command = [compiler, "-O3", f"-march={architecture}", "-std=gnu11", "-fopenmp", "-w", "-shared", "-fPIC"]
     try:
         return CPUKernels(ctypes.CDLL(str(_build(source, command))))

@@ -71,9 +71,9 @@ class Decoder:
 
 
 def default_precision(lm: LM, device: torch.device) -> Precision:
-    """Return int8 for a large model on a CPU with our kernels, else bf16 where the device multiplies it, else fp32.
+    """Return int8 for a large model on a CPU with our kernels, else bf16 or fp32.
 
-    `bench/lm_precision.py` measures what rounding costs.
+    bf16 is where the device multiplies it in hardware. `bench/lm_precision.py` measures what rounding costs.
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from v2m.models.inference import cpu_kernels
 from v2m.models.inference.fast_linear import MAX_GEMV_ROWS, CastLayerNorm, FastLinear, Precision
@@ -26,7 +25,7 @@ from v2m.models.lm import LM, CrossAttention, TransformerLayer
 
 
 class _Steps(NamedTuple):
-    """The new steps of one forward: `positions` (q,), and `mask` (R or 1, 1, q, e) or None added to their scores."""
+    """The new steps of one forward: `positions` (q,), and the `mask` that is added to their scores."""
 
     cache: KVCache
     positions: Tensor

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,7 +32,6 @@ from v2m.models.inference.fast_linear import (
     OneDNNLinear,
     Precision,
     has_int8_dynamic_kernel,
-    has_int8_weight_kernel,
 )
 
 SHAPE = (4096, 1024)  # of a weight that is measured with: the largest of MusicGen-small
@@ -47,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 class Kernel(NamedTuple):
-    """A way to multiply: its name, the type of its vectors, and a layer made from a weight (O, D) and R rows."""
+    """A way to multiply: its name, the type of its vectors, and `make`, from a weight (O, D) and R."""
 
     name: str
     dtype: torch.dtype
@@ -83,7 +81,7 @@ def is_large(model: nn.Module) -> bool:
 
 
 def choose_kernel(precision: Precision, model: nn.Module, device: torch.device) -> Kernel:
-    """Return the kernel for a model: on a CPU the fastest one for a large model, and the first for a small one."""
+    """Return the kernel for a model: for a large one on a CPU the fastest, else the first."""
     threads = torch.get_num_threads() if device.type == "cpu" and is_large(model) else None
     return _choose(precision, device, threads, cpu_kernels.is_enabled())
 
@@ -94,10 +92,8 @@ def _choose(precision: Precision, device: torch.device, threads: int | None, nat
     assert native or "native" not in kernels
     if threads is None or len(kernels) == 1:
         return next(iter(kernels.values()))
-    key = " ".join(
-        [precision, cpu_kernels.cpu_name(), torch.backends.cpu.get_cpu_capability(), str(threads), torch.__version__]
-        + [f"python {platform.python_version()}", *kernels]
-    )
+    facts = cpu_kernels.cpu_name(), torch.backends.cpu.get_cpu_capability(), threads, torch.__version__, *kernels
+    key = f"{precision}: {', '.join(map(str, facts))}"
     name = _read_choices().get(key)
     if name not in kernels:
         seconds = {kernel.name: measure_kernel(kernel, precision) for kernel in kernels.values()}

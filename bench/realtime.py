@@ -2,11 +2,11 @@
 
 A random checkpoint of MusicGen-small's sizes, in transformers' published format: language model, T5-base and EnCodec at
 32 kHz. The generator makes pieces of 30 s and of 300 s from a text with classifier-free guidance, text encoder and
-codec included; only the loading of the files is left out. `real_time_*` is the seconds of music by the seconds of work, more
-than 1 is faster than real time. `logit_error` is of the logits after a prompt, rounded weights against float32, both
-relative to the largest; `first_differing_token` is the step at which greedy decoding leaves that of float32 (of the
-random weights). transformers' own model generates `--reference-seconds` with the same checkpoint in float32, codec and
-text encoder included. Last line: one JSON object.
+codec included; only the loading of the files is left out. `real_time_*` is the seconds of music by the seconds of work,
+more than 1 is faster than real time. `logit_error` is of the logits after a prompt, rounded weights against float32,
+both relative to the largest; `first_differing_token` is the step at which greedy decoding leaves that of float32 (of
+the random weights). transformers' own model generates `--reference-seconds` with the same checkpoint in float32, codec
+and text encoder included. Last line: one JSON object.
 """
 
 from __future__ import annotations

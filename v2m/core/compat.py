@@ -49,7 +49,7 @@ def int8_weight_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def pack_int4_weight(weight: Tensor) -> Tensor:
-    """Lay out numbers 0 … 15 (O, D) int32 for `int4_weight_linear`; O is a multiple of 16 (torch 2.11, CPU)."""
+    """Lay out numbers 0 … 15 (O, D) int32 for `int4_weight_linear` (torch 2.11, CPU; O % 16 = 0)."""
     import torch
 
     return torch.ops.aten._convert_weight_to_int4pack_for_cpu(weight, 1)

@@ -7,7 +7,7 @@ The training module's own step, loss and optimizer, with gradients clipped, on o
 are seconds a step (processor seconds on one thread of a CPU): the model's forward pass, the loss, backward, clipping
 and the optimizer. `operations_share` is of forward and backward, by PyTorch's profiler. `share_of_peak` is the language
 model's arithmetic (`tests/fixtures/flops.py`) over the time and the rate of a large product in the same precision,
-measured in the same run. `pairs` are steps in turn, with one thing changed: medians, and their ratio. Every line is one
+measured in the same run. `pairs` take turns, with one thing changed: median seconds, and their ratio. Every line is one
 JSON object, the last one with all figures.
 """
 
@@ -20,11 +20,14 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.optim import AdamW
 from torch.profiler import ProfilerActivity, profile
 
 from bench import roofline
@@ -37,7 +40,7 @@ from v2m.models import losses
 from v2m.models.lm import LMConfig
 from v2m.models.music_model import MusicConfig
 from v2m.training.module import LitMusicLM
-from v2m.training.optim import OptimConfig
+from v2m.training.optim import OptimConfig, param_groups
 
 Precision = Literal["fp32", "bf16"]
 CLIP_NORM = 1.0
@@ -189,6 +192,46 @@ def compare(first: Callable[[], Any], second: Callable[[], Any], device: torch.d
     return {"before_s": before, "after_s": after, "ratio": before / after}
 
 
+def transposed_loss(logits: Tensor, codes: Tensor, delays: Sequence[int]) -> Tensor:
+    """Return the cross-entropy with a softmax over an inner axis of slices, as it once was."""
+    frames, parts = codes.shape[2], list[Tensor]()
+    for k, delay in enumerate(delays):
+        rows = logits[:, k, delay : delay + frames].float()
+        parts.append(functional.cross_entropy(rows.mT, codes[:, k, : rows.shape[1]]))
+    return torch.stack(parts).mean()
+
+
+def compare_loss(training: Training, batch: Batch, steps: int) -> dict[str, float]:
+    """Return the seconds of a forward and backward pass of the loss, before and after its rows lie in memory."""
+    lm, codes = training.module.music_model.config.lm, batch.codes
+    shape = losses.model_inputs(codes, batch.lengths, lm.delay_pattern, lm.special_token_id).shape
+    dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32
+    logits = torch.randn(*shape, lm.codebook_size, device=training.device, dtype=dtype, requires_grad=True)
+
+    def before() -> None:
+        transposed_loss(logits, codes, lm.delay_pattern).backward()
+        logits.grad = None
+
+    def after() -> None:
+        losses.codebook_cross_entropy(logits, codes, batch.lengths, lm.delay_pattern).mean.backward()
+        logits.grad = None
+
+    return compare(before, after, training.device, steps)
+
+
+def compare_optimizer(training: Training, batch: Batch, steps: int) -> dict[str, float]:
+    """Return the seconds of a step of AdamW as PyTorch has it by default, and fused."""
+    training.step(batch)
+    with training.autocast():
+        training.module.training_step(batch, 0).backward()
+    config = training.module.optim_config
+    groups = param_groups(training.module.music_model, config)
+    default = AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+    result = compare(default.step, training.optimizer.step, training.device, steps)
+    training.optimizer.zero_grad()
+    return result
+
+
 def profile_step(figures: Figures, training: Training, batch: Batch, steps: int, small: bool = False) -> None:
     """Add what bounds a step: phases, kinds of operations, and the share of the measured peak."""
     name, device = training.precision, training.device
@@ -205,7 +248,12 @@ def profile_step(figures: Figures, training: Training, batch: Batch, steps: int,
     figures.add(operations_share={name: operation_shares(training, batch)})
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def step_in(training: Training, batch: Batch, precision: Precision) -> None:
+    training.precision = precision
+    training.step(batch)
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=train_setup.SIZES, default="small")
     parser.add_argument("--layers", type=int, help="fewer layers of the same width, to save memory and time")
@@ -214,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--window", type=float, default=30.0)
     parser.add_argument("--steps", type=int, default=2)
-    args = parser.parse_args(arguments)
+    args = parser.parse_args()
     device, figures = torch.device(args.device), Figures()
     if args.device == "cpu":
         torch.set_num_threads(1)
@@ -236,6 +284,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for precision in args.precisions:
         training.precision = precision
         profile_step(figures, training, batch, args.steps)
+        figures.add(pairs={f"loss_{precision}": compare_loss(training, batch, 5)})
+    figures.add(pairs={"fused_optimizer": compare_optimizer(training, batch, 5)})
+    if len(args.precisions) > 1:
+        turns = [partial(step_in, training, batch, precision) for precision in args.precisions]
+        figures.add(pairs={"_to_".join(args.precisions): compare(turns[0], turns[1], device, args.steps)})
 
 
 if __name__ == "__main__":

@@ -137,7 +137,8 @@ class Results:
                 met = ("yes" if row.is_met(value) else "no") if goal else ""
                 lines.append(f"| {name} | {row.label} | {to_text(value)} | {goal} | {met} |\n")
         failures = figures.get("failed", {})
-        lines += [f"| {name} | {variant} | failed: {reason} | | |\n" for variant, reason in failures.items()]
+        lines += [f"| {name} | {variant} | failed: {to_text(reason)} | | |\n" for variant, reason in failures.items()]
+        lines += [f"| {name} | a warning | {to_text(message)} | | |\n" for message in figures.get("warnings", [])]
         if result["state"] != "done":
             lines.append(f"| {name} | – | {result['state']} after {result.get('seconds', 0):g} s | | |\n")
         return "".join(lines)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ class Figures:
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
         self._start = time.perf_counter()
+        logging.getLogger("v2m").addHandler(_WarningHandler(self))
 
     def add(self, **values: Any) -> None:
         """Add figures, and the seconds since the start; of two dictionaries of one name, the entries."""
@@ -47,6 +49,19 @@ class Figures:
         best = min(values, key=lambda key: values[key], default="")
         self.add(**{name: best})
         return best
+
+
+class _WarningHandler(logging.Handler):
+    """Makes figures of warnings: where no CUDA graph could be captured, what is called one is none."""
+
+    def __init__(self, figures: Figures) -> None:
+        super().__init__(logging.WARNING)
+        self._figures = figures
+
+    def emit(self, record: logging.LogRecord) -> None:
+        known, message = self._figures.values.get("warnings", []), record.getMessage()
+        if message not in known:
+            self._figures.add(warnings=[*known, message])
 
 
 def rounded(value: Any) -> Any:

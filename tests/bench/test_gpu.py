@@ -8,10 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked for in /proc")
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "bench.gpu", "--device", "cpu", "--small", "--without-compile"]
@@ -42,44 +46,33 @@ def wait_for(results: Path, part: str, figure: str, process: subprocess.Popen[st
         time.sleep(0.1)
 
 
-def is_running(text: str) -> bool:
-    """Whether a process has `text` in its command."""
-    commands = (path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
-    return any(text.encode() in command for command in commands)
+def endless_parts() -> list[int]:
+    """Process ids of parts with `ENDLESS`."""
+    found = list[int]()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            words = path.read_bytes().split(b"\0")
+            if b"bench.gpu_device" in words and str(TIMES).encode() in words:
+                found.append(int(path.parent.name))
+    return found
 
 
-def test_a_part_that_is_cut_off_leaves_its_figures(tmp_path: Path) -> None:
-    results = tmp_path / "gpu.json"
-    limits = ["--limits", "device=25", "--total", "25"]
-    process = start(results, "--parts", "device", "lm", "--options", ENDLESS, *limits)
-    stdout, stderr = process.communicate(timeout=240)
-    assert process.returncode == 0, stderr
-    parts = json.loads(stdout.splitlines()[-1])["parts"]
-    assert parts["device"]["state"] == "cut off at its limit of 25 s"
-    assert parts["device"]["figures"]["bandwidth_gb_s"] > 0
-    assert parts["device"]["figures"]["bf16_tflops"] > 0
-    assert parts["lm"] == {"state": "not run, no time was left", "figures": {}}
-    assert json.loads(results.read_text())["parts"] == parts
-    table = results.with_suffix(".md").read_text()
-    assert "| device | a copy, GB a second read and written |" in table
-    assert "| device | – | cut off at its limit of 25 s after" in table
-    assert table in "".join(line for line in stdout.splitlines(keepends=True) if line.startswith("|"))
-    assert not is_running(str(TIMES))
+@pytest.fixture(autouse=True)
+def _end_parts() -> Iterator[None]:
+    yield
+    for pid in endless_parts():
+        os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_its_figures(tmp_path: Path, number: int) -> None:
     results = tmp_path / "gpu.json"
     process = start(results, "--parts", "device", "--options", ENDLESS)
     wait_for(results, "device", "bf16_tflops", process)
-    pid = int(subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout)
+    assert endless_parts()
     process.send_signal(number)
     process.communicate(timeout=60)
-    if number == signal.SIGTERM:
-        assert not Path(f"/proc/{pid}").exists()
-    else:
-        os.kill(pid, signal.SIGKILL)  # nobody is left to end it
+    assert bool(endless_parts()) == (number == signal.SIGKILL)  # after which nobody is left to end it
     assert figures_of(results, "device")["bandwidth_gb_s"] > 0
     assert "| device | a product of bfloat16 matrices" in results.with_suffix(".md").read_text()
 
@@ -96,16 +89,26 @@ def test_a_part_names_its_missing_packages(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_part_gives_its_figures(tmp_path: Path) -> None:
+def test_every_part_gives_its_figures_and_one_is_cut_off(tmp_path: Path) -> None:
     results = tmp_path / "gpu.json"
-    limits = [f"{name}=600" for name in ("device", "lm", "train", "yue", "diffusion", "online")]
-    process = start(results, "--limits", *limits, "--total", "3600")
+    limits = [f"{name}=900" for name in ("lm", "train", "yue", "diffusion", "online")]
+    process = start(results, "--options", ENDLESS, "--limits", "device=60", *limits, "--total", "3600")
     stdout, stderr = process.communicate(timeout=3600)
     assert process.returncode == 0, stderr
     parts = json.loads(stdout.splitlines()[-1])["parts"]
+    assert json.loads(results.read_text())["parts"] == parts
+    table = results.with_suffix(".md").read_text()
+    assert table == "".join(line for line in stdout.splitlines(keepends=True) if line.startswith("|"))
+
+    device = parts.pop("device")
+    assert device["state"] == "cut off at its limit of 60 s"
+    assert device["figures"]["bandwidth_gb_s"] > 0
+    assert "| device | a copy, GB a second read and written |" in table
+    assert "| device | – | cut off at its limit of 60 s after" in table
+    assert not endless_parts()
+
     assert {name: part["state"] for name, part in parts.items()} == dict.fromkeys(parts, "done"), stderr
     assert {name: part["figures"].get("failed") for name, part in parts.items()} == dict.fromkeys(parts)
-    table = results.with_suffix(".md").read_text()
     labels = ("fastest steps", "SONIQUE: a clip of 23 s, s", "YuE: 30 s, s", "training on features against")
     assert not [label for label in labels if label not in table]
     steps = parts["lm"]["figures"]["step_ms"]

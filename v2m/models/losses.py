@@ -44,9 +44,8 @@ def codebook_cross_entropy(logits: Tensor, codes: Tensor, lengths: Tensor, delay
     frames = torch.arange(codes.shape[2], device=codes.device)
     valid_codes = codes.masked_fill(frames >= lengths[:, None, None], IGNORED)
     targets = patterns.apply_delays(valid_codes, delays, IGNORED)[:, :, 1:]
-    targets = functional.pad(
-        targets, (0, logits.shape[2] - targets.shape[2]), value=IGNORED
-    )  # (B, K, S'), or cut to it
+    num_padded = logits.shape[2] - targets.shape[2]  # below 0 where the last steps have no logits
+    targets = functional.pad(targets, (0, num_padded), value=IGNORED)  # (B, K, S')
     losses = []
     # One codebook after the other: float32 logits of all are large. Neither sliced nor transposed: the gradient of a
     # slice is a copy of all logits, and a softmax over an inner axis takes two to four times as long.

@@ -64,7 +64,7 @@ class Row(NamedTuple):
 
 
 MODELS = ("torch", "numpy", "transformers", "safetensors", "tokenizers", "huggingface_hub")
-TRAINING = ("torch", "numpy", "lightning", "webdataset", "transformers", "safetensors", "huggingface_hub")
+TRAINING = (*MODELS, "lightning", "webdataset", "braceexpand", "jsonargparse", "docstring_parser")
 ONLINE_VIDEO = ("--sizes", "small", "--video", "data/examples/bunny_wakes.mp4")
 PARTS = {
     "device": Part("bench.gpu_device", 45, ("torch", "numpy"), can_compile=False),

@@ -109,7 +109,7 @@ TABLE_HEAD = "| part | figure | measured | goal | met |\n|---|---|---|---|---|\n
 
 
 class Results:
-    """The results of all parts, in a file that is replaced as a whole with each figure, and the table beside it."""
+    """Results of all parts, in a file and a table that are replaced with each figure."""
 
     def __init__(self, path: Path, head: dict[str, Any], has_goals: bool) -> None:
         self.path, self.head, self.has_goals = path, head, has_goals
@@ -179,7 +179,7 @@ def missing_packages(names: tuple[str, ...]) -> list[str]:
 
 
 def run_part(name: str, command: list[str], limit: float, results: Results) -> str:
-    """Run a part for `limit` seconds at most, its figures going to `results`; return the end of its errors."""
+    """Run a part for `limit` seconds at most, and note its figures; return the end of its errors."""
     results.update(name, state="running", figures={}, command=" ".join(command[1:]))
     start = time.monotonic()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:

@@ -1,4 +1,4 @@
-"""What a GPU can do: bandwidth, matrix products, launches, attention: `uv run python -m bench.gpu_device`.
+"""Limits of a GPU: bandwidth, products, launches, attention: `python -m bench.gpu_device`.
 
 The rates that shares are taken of elsewhere: a copy within the device's memory, products of bfloat16 matrices, and the
 cost of launching a tiny kernel. Then PyTorch's attention kernels on the shapes of the models, forward alone and with
@@ -48,7 +48,7 @@ SHAPES = {
 
 
 def measure_attention(shape: Shape, device: torch.device, times: int) -> dict[str, float]:
-    """Return the milliseconds of each kernel that takes the shape, and of two products with a softmax between."""
+    """Return the milliseconds of each kernel that takes the shape, and of two plain products."""
     query, key, value = (
         torch.randn(shape.batch, shape.heads, length, shape.dim, device=device, dtype=torch.bfloat16).requires_grad_(
             shape.backward

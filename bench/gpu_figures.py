@@ -1,6 +1,7 @@
-"""Figures of a script that may be cut off: after each addition all of them are printed, as one JSON object on a line.
+"""Figures of a script that may be cut off: all are printed after each addition.
 
-`gpu.py` reads the last whole line of each part. A variant that fails is named with its error and left out.
+A line is one JSON object. `gpu.py` reads the last whole line of each part. A variant that fails is named with its
+error and left out.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Figures:
             self.add(failed={name: f"{type(error).__name__}: {lines[0][:200]}"})
 
     def fastest(self, name: str, milliseconds: str) -> str:
-        """Add the name of the smallest figure of the dictionary `milliseconds` as the figure `name`; return it."""
+        """Add the name of the smallest of the figures `milliseconds` as the figure `name`; return it."""
         values: dict[str, float] = self.values.get(milliseconds, {})
         best = min(values, key=lambda key: values[key], default="")
         self.add(**{name: best})

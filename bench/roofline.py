@@ -1,4 +1,4 @@
-"""What a device can do at most, measured: bytes copied and operations of a matrix product, a second."""
+"""Measured limits of a device: bytes copied, and operations of a matrix product, a second."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def clock(device: torch.device) -> float:
-    """Return seconds after all queued work of the device; on the CPU of the processor, all threads together."""
+    """Return seconds after all queued work of the device; on a CPU of the processor, in all threads."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return time.perf_counter()

@@ -126,7 +126,7 @@ def measure_variants(variants: Variants, batches: Sequence[int], compile: bool) 
 
 
 def run_trainer(folder: Path, args: argparse.Namespace, config: Any, batch: int, compiled: bool) -> dict[str, Any]:
-    """Return the seconds of a step of the command's own trainer and loader, and how long it waits for data."""
+    """Return the time of a step of the command's own trainer and loader, and its wait for data."""
     module = TrainerLM(lm=config, conditioner=train_setup.CONDITIONER, window=args.window, compile=compiled)
     data = ShardData(folder, batch_size=batch, window=args.window, num_workers=args.workers)
     clock = train_setup.Clock()

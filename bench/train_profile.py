@@ -1,4 +1,4 @@
-"""What bounds a step of training: its phases, kinds of operations, and its share of the device's matrix products.
+"""Profile of a step of training: phases, kinds of operations, share of the measured peak.
 
     uv run python -m bench.train_profile                        # MusicGen-small's size on the CPU: 12 GB, some minutes
     uv run python -m bench.train_profile --size tiny --steps 5
@@ -202,7 +202,7 @@ def transposed_loss(logits: Tensor, codes: Tensor, delays: Sequence[int]) -> Ten
 
 
 def compare_loss(training: Training, batch: Batch, steps: int) -> dict[str, float]:
-    """Return the seconds of a forward and backward pass of the loss, before and after its rows lie in memory."""
+    """Return the seconds of a forward and backward pass of the loss as it once was, and as it is."""
     lm, codes = training.module.music_model.config.lm, batch.codes
     shape = losses.model_inputs(codes, batch.lengths, lm.delay_pattern, lm.special_token_id).shape
     dtype = torch.bfloat16 if training.precision == "bf16" else torch.float32

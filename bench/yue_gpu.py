@@ -78,7 +78,7 @@ def random_model(config: LlamaConfig, device: torch.device) -> Iterator[LlamaFor
 
 
 class Music:
-    """One section of `seconds` of music, made stage by stage; the next one reads the codes of the one before."""
+    """One section of music, made stage by stage; each reads the codes of the one before."""
 
     def __init__(self, figures: Figures, folder: Path, args: argparse.Namespace) -> None:
         self.figures, self.folder, self.song = figures, folder, args.song

@@ -14,6 +14,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from transformers import EncodecModel, LlamaForCausalLM
 
@@ -81,6 +82,15 @@ def test_lightnings_checkpoint_callback_knows_its_last_step(tmp_path: Path) -> N
     trainer = SimpleNamespace(global_step=7, save_checkpoint=lambda path, _: saved.append(path), is_global_zero=False)
     save_with_callback(callback, trainer, "a.ckpt")
     assert (saved, last_saved_step(callback)) == (["a.ckpt"], 7)
+
+
+def test_lightning_refuses_to_clip_for_an_optimizer_that_unscales_itself() -> None:
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))], fused=True)
+    precision = MixedPrecision("bf16-mixed", "cpu")
+    with pytest.raises(RuntimeError, match="does not allow for gradient clipping"):
+        precision.clip_gradients(optimizer, 1.0)
+    compat.allow_clipping(optimizer)
+    precision.clip_gradients(optimizer, 1.0)
 
 
 def test_lightnings_parallel_strategy_and_module_have_their_private_fields() -> None:

@@ -76,6 +76,24 @@ def test_padding_after_a_short_clip_is_ignored() -> None:
     assert torch.allclose(result, (10 * whole + 4 * short) / 14)
 
 
+def test_gradients_equal_those_of_one_code_after_the_other() -> None:
+    torch.manual_seed(0)
+    codes, lengths = torch.randint(ENTRIES, (2, 4, 6)), torch.tensor([6, 4])
+    logits = torch.randn(2, 4, 8, ENTRIES, requires_grad=True)
+    codebook_cross_entropy(logits, codes, lengths, DELAYS).mean.backward()
+    expected = torch.zeros_like(logits)
+    places = [(clip, k, t) for clip, length in enumerate(lengths.tolist()) for k in range(4) for t in range(length)]
+    for row, k, frame in places:
+        step = frame + DELAYS[k]
+        if step < logits.shape[2]:
+            probabilities = logits[row, k, step].detach().softmax(dim=-1)
+            probabilities[codes[row, k, frame]] -= 1
+            counted = sum(min(int(length), logits.shape[2] - DELAYS[k]) for length in lengths)
+            expected[row, k, step] = probabilities / counted / 4
+    assert logits.grad is not None
+    assert torch.allclose(logits.grad, expected, atol=1e-6)
+
+
 def test_loss_of_a_too_short_clip_has_no_nan() -> None:
     codes = torch.randint(ENTRIES, (1, 4, 2))
     result = codebook_cross_entropy(torch.zeros(1, 4, 2, ENTRIES), codes, torch.tensor([2]), DELAYS)

@@ -72,8 +72,9 @@ def test_one_batch_is_overfitted(tmp_path: Path, precision: str, last: float) ->
     """From about ln 64 = 4.16."""
     one = made.write(tmp_path, (2,), seconds=1.0)
     model = module(text_dropout=0.0, video_dropout=0.0)
-    run = trainer(max_steps=250, precision=precision)
+    run = trainer(max_steps=250, precision=precision, gradient_clip_val=1.0)
     run.fit(model, data(one))
+    assert run.optimizers[0].param_groups[0]["fused"]
     assert float(run.callback_metrics["train/loss"]) < last
     assert all(value.dtype == torch.float32 for value in model.parameters())
     begin = module()

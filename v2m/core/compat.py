@@ -90,6 +90,15 @@ def _cpu_flag(name: str) -> bool:
     return function is not None and function()
 
 
+def allow_clipping(optimizer: Any) -> None:
+    """Let Lightning (2.6) clip gradients in mixed precision for a fused optimizer.
+
+    It refuses optimizers that can undo a gradient scaler's scale themselves, with bfloat16, too, where there is no
+    scaler. A scaler now undoes it before the step, as for any other optimizer.
+    """
+    optimizer._step_supports_amp_scaling = False
+
+
 def last_saved_step(callback: Any) -> int:
     """Return the step at which Lightning's ModelCheckpoint saved last (Lightning 2.6)."""
     return callback._last_global_step_saved

@@ -138,12 +138,13 @@ def test_midi_of_an_inpainted_piece_keeps_beats_and_outer_notes() -> None:
 
 
 def test_seams_have_no_discontinuity() -> None:
-    """The steps between samples at the seams are no larger than elsewhere in the music."""
+    """The steps between samples at the seams are no larger than those of the music that was there."""
     old, new = before(), after()
+    largest = np.abs(np.diff(old.audio.samples, axis=1)).max()
     step = np.abs(np.diff(new.audio.samples, axis=1)).max(0)
     for second in (START, END - FADE_S, END):
         seam_steps = step[round((second - 0.005) * RATE) : round((second + FADE_S + 0.005) * RATE)]
-        assert seam_steps.max() <= step.max()
+        assert seam_steps.max() <= largest
     first = round(START * RATE)
     drift = np.abs(new.audio.samples - old.audio.samples)[:, first : first + round(0.01 * RATE)].max()
     assert drift < 0.3 * np.abs(cut(old.audio, START, END)).max()

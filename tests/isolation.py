@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+BYTECODE = Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
 # Variables without which programs are not found or do not start, on any of the platforms. All others are settings.
 SYSTEM = (
     *("PATH", "PATHEXT", "SHELL", "COMSPEC", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "PROGRAMDATA", "PROGRAMFILES"),
@@ -40,8 +41,8 @@ def environment(user: Mapping[str, str], home: Path) -> dict[str, str]:
     folders = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), tempfile.gettempdir())
     language = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
     # Who wants no bytecode beside the sources gets it elsewhere: to compile what the tests import costs more than most
-    # of them. The workers of a run inherit the folder.
-    bytecode = {"PYTHONPYCACHEPREFIX": str(home / "pycache")} if user.get("PYTHONDONTWRITEBYTECODE") else {}
+    # of them. It stays for the next run, as the bytecode beside sources does.
+    bytecode = {"PYTHONPYCACHEPREFIX": str(BYTECODE)} if user.get("PYTHONDONTWRITEBYTECODE") else {}
     # Threads of tiny models that wait for each other cost more than they do.
     threads = {"OMP_NUM_THREADS": "1"}
     return bytecode | kept | homes | folders | language | threads | {"PYTHONUSERBASE": site.getuserbase()}

@@ -74,11 +74,12 @@ def test_system_and_terminal_variables_are_kept(tmp_path: Path) -> None:
 
 
 def test_bytecode_is_written_elsewhere_for_who_wants_none_beside_the_sources(tmp_path: Path) -> None:
-    """Once a run: its workers inherit the folder."""
+    """Once for all runs and their workers, in a folder that git ignores."""
     name = "PYTHONPYCACHEPREFIX"
     controller = environment({"PYTHONDONTWRITEBYTECODE": "1"}, tmp_path)
-    assert controller[name] == str(tmp_path / "pycache")
-    assert environment(controller, tmp_path / "worker")[name] == controller[name]
+    assert controller[name] == environment(controller, tmp_path / "worker")[name]
+    assert Path(controller[name]).parent == ROOT / ".pytest_cache"
+    assert ".pytest_cache/" in (ROOT / ".gitignore").read_text().splitlines()
     assert environment({"PYTHONDONTWRITEBYTECODE": "1", name: "/mine"}, tmp_path)[name] == "/mine"
     assert name not in environment({}, tmp_path)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import mido
@@ -14,37 +13,31 @@ import pytest
 import soundfile
 
 from v2m.checkpoints import V2M
+from v2m.cli.score import main
+from v2m.core.errors import OK
 from v2m.data.synthetic import make_clip
 from v2m.pretrained.weights import BUNDLED
 
-NAME, SECONDS = "v2m-learned-1", 4.0
+NAME, SECONDS, SHORT_SECONDS = "v2m-learned-1", 4.0, 2.0
 MAX_PARAMETERS, MAX_BYTES = 10e6, 20e6
 # prints the packages that are too slow to import for a model that does without them
 RUN = "import sys; from v2m.cli.score import main; code = main(sys.argv[1:]); print({'transformers'} & {*sys.modules})"
 
-Write = Callable[..., Path]
+
+def words(video: Path, out: Path, *flags: str) -> list[str]:
+    """The command that writes a clip's music beside `out`, without `v2m score`."""
+    out.parent.mkdir()
+    options = ["--recipe", "learned", "--generator.device", "cpu", "--out", str(out), "--midi", "--quiet"]
+    return [str(video), *options, *flags]
 
 
-@pytest.fixture(scope="module")
-def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
-    """Return a function that writes a clip's music in a process of its own; it returns the folder of the outputs."""
-    folder = tmp_path_factory.mktemp("learned")
-    make_clip(folder, 0, SECONDS, 0, with_audio=False)
-
-    def write_music(name: str, *flags: str) -> Path:
-        out = folder / name / "scored.mp4"
-        out.parent.mkdir()
-        args = [str(folder / "00000.mp4"), "--recipe", "learned", "--generator.device", "cpu", "--out", str(out)]
-        words = [sys.executable, "-c", RUN, *args, "--midi", "--quiet", *flags]
-        result = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert (result.returncode, result.stdout.splitlines()[-1:]) == (0, ["set()"]), result.stderr
-        return out.parent
-
-    return write_music
-
-
-def test_carried_model_writes_music_of_the_length_of_the_video_without_download(write: Write) -> None:
-    folder = write("music", "--stems", "--wav", "--tags.genres", "jazz", "--seed", "3")
+def test_carried_model_writes_music_of_the_length_of_the_video_without_download(tmp_path: Path) -> None:
+    make_clip(tmp_path, 0, SECONDS, 0, with_audio=False)
+    folder = tmp_path / "music"
+    flags = ["--stems", "--wav", "--tags.genres", "jazz", "--seed", "3"]
+    command = [sys.executable, "-c", RUN, *words(tmp_path / "00000.mp4", folder / "scored.mp4", *flags)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.splitlines()[-1:]) == (0, ["set()"]), result.stderr
     sidecar = json.loads((folder / "scored.json").read_text())
     assert sidecar["music"]["style"] == "jazz"
     assert [weights["license"] for weights in sidecar["weights"]] == ["mit"]
@@ -58,10 +51,13 @@ def test_carried_model_writes_music_of_the_length_of_the_video_without_download(
     assert len(list((folder / "scored.stems").glob("*.wav"))) >= 2
 
 
-def test_seed_decides_the_notes(write: Write) -> None:
-    notes = [
-        next(write(name, "--seed", seed).glob("*.mid")).read_bytes() for name, seed in zip("abc", "112", strict=True)
-    ]
+def test_seed_decides_the_notes(tmp_path: Path) -> None:
+    make_clip(tmp_path, 0, SHORT_SECONDS, 0, with_audio=False)
+    notes = []
+    for name, seed in zip("abc", "112", strict=True):
+        out = tmp_path / name / "scored.mp4"
+        assert main(words(tmp_path / "00000.mp4", out, "--seed", seed)) == OK
+        notes.append(out.with_suffix(".mid").read_bytes())
     assert notes[0] == notes[1]
     assert notes[0] != notes[2]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 
 from tests.e2e.test_train import words
 from tests.fixtures.tiny.training import wait_for_run_end, write_dataset
@@ -62,23 +62,19 @@ def with_logger(folder: Path, root: Path, name: str, **init: Any) -> list[str]:
     return line
 
 
-def test_wandb_file_holds_the_whole_run_and_no_secret(folder: Path, tmp_path: Path, media: Path) -> None:
+def test_wandb_file_holds_the_whole_run_and_no_secret(
+    folder: Path, tmp_path: Path, media: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Offline, with keys in the environment, as a user who has them runs it."""
     line = with_logger(folder, tmp_path, "v2m.training.wandb_logger.ResilientWandbLogger", offline=True)
     line += ["--audio_samples.videos", str(media / "cuts.mp4")]
-    keys = {"WANDB_API_KEY": KEY, "HF_TOKEN": TOKEN}
-    done = subprocess.run(
-        [sys.executable, "train.py", *line],
-        cwd=ROOT,
-        env=os.environ | keys,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert main(line) == 0
+    wandb.finish()  # as W&B itself does at the end of the process
     config, figures, files = _read(tmp_path / "kept")
     [path] = (tmp_path / "kept").rglob("*.wandb")
-    assert "model" in config, done.stderr[-3000:]
+    assert "model" in config, capfd.readouterr().err[-3000:]
     assert config["model"]["lm"]["dim"] == 32
     assert config["data"] == config["data"] | {"train": str(folder), "batch_size": 2, "window": 1.0}
     assert config["trainer"]["max_steps"] == STEPS

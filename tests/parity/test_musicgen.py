@@ -6,6 +6,7 @@ there the mask is all ones over tokens of 0.
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -237,3 +238,9 @@ def test_exported_checkpoint_equals_the_model_in_both_layouts(kind: str, tmp_pat
         names = whole(whole.config_class.from_pretrained(tmp_path)).state_dict()
     positions = f"decoder.{musicgen.POSITIONS_KEY}"
     assert set(musicgen.from_v2m(model.state_dict())) == {*musicgen.split_state(names).music_model, positions}
+
+
+def test_required_packages_import_together() -> None:
+    for name in ("torch", "lightning", "audiocraft", "transformers", "decord", "wandb", "webdataset", "encodec"):
+        importlib.import_module(name)
+    assert issubclass(importlib.import_module("audiocraft.models.lm").LMModel, torch.nn.Module)

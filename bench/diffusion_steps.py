@@ -45,7 +45,7 @@ def make_denoiser(cfg_scale: float) -> Denoise:
 
 
 def brownian_increments(sigmas: Sequence[float], fine_sigmas: Sequence[float], shape: torch.Size) -> Iterator[Tensor]:
-    """Yield the noise of each step of `sigmas`, of variance 1, made of that of the steps between in `fine_sigmas`.
+    """Yield the noise of each step, of variance 1, made of that of the steps of `fine_sigmas` in it.
 
     A step from σ to σ' keeps (σ' / σ)² of the noise before it and adds σ'² (1 − (σ' / σ)²) in variance.
     """

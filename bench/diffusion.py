@@ -1,30 +1,47 @@
 """SONIQUE's latent diffusion on a CPU: `uv run python -m bench.diffusion`.
 
-Every sampler against a step-by-step reference in double precision; the change outside of inpainted ranges, on a tiny
-model; then the model of the published size (906.7 M parameters in the U-Net, 133.4 M in the autoencoder) with random
-weights and guidance: wall and CPU seconds of a step for one candidate and for a batch of four, the fastest of a few
-runs; seconds to decode a window; peak resident memory. Last line: one JSON object.
+Every sampler against a step-by-step reference in double precision; the change outside of inpainted ranges, and how far
+each precision takes the final latent from float32's, on a tiny model. Then the model of the published size (906.7 M
+parameters in the U-Net, 133.4 M in the autoencoder) with random weights and guidance, on one thread and by CPU time, in
+each precision: a step for one candidate and one for a batch of four by turns, between products of matrices that show
+what the core can do; the error of the step; the share of its time that its arithmetic needs at that speed, below which
+no batch can bring a candidate's part (`floor_ratio`); seconds to decode a window; peak resident memory.
+Last line: one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
+from unittest import mock
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.fixtures.tiny import solvers
 from tests.fixtures.tiny import sonique as tiny
+from v2m.core import compat
+from v2m.core.compat import OneDNNInt8Ops, OneDNNOps
+from v2m.core.progress import ignore_progress
 from v2m.core.types import Controls, InpaintRequest, Tags, Video
-from v2m.generators.options import DiffusionSampling, SamplerName
+from v2m.generators.options import DiffusionPrecision, DiffusionSampling, SamplerName
 from v2m.generators.sonique import Sonique
+from v2m.generators.sonique.engine import DTYPES
+from v2m.generators.sonique.packed_layers import Int8Linear
+from v2m.generators.sonique.packed_unet import pack_unet
+from v2m.generators.sonique.samplers import SAMPLERS, SolverContext, exponential_sigmas
 from v2m.generators.sonique.unet import UNet, UNetConfig
 from v2m.generators.sonique.windowed_sampling import CFGCondition, cfg_velocity, velocity_denoiser
 from v2m.mappings import stable_audio
@@ -34,39 +51,164 @@ from v2m.pretrained.codecs.oobleck import OobleckAutoencoder
 
 STEPS = (2, 5, 20, 60)
 SIGMA = 3.0
+CANDIDATES = (1, 4)
+GEMM_SHAPES = ((2048, 1024, 1024), (2048, 1024, 4096), (1024, 4096, 1024))  # (M, K, N)
+CPU = torch.device("cpu")
 
 
-def build_published_size(device: torch.device) -> tuple[UNet, OobleckAutoencoder, stable_audio.StableAudioConfig]:
-    """Return the U-Net and autoencoder of the published sizes with random weights, and their settings."""
-    settings = stable_audio.parse_config(tiny.published_config())
+class Arithmetic(NamedTuple):
+    """Operations of a step in its floating-point type and in 8 bits."""
+
+    floating: int
+    int8: int
+
+
+def published_settings() -> stable_audio.StableAudioConfig:
+    """Return the settings of the published model."""
+    return stable_audio.parse_config(tiny.published_config())
+
+
+def build_unet(settings: stable_audio.StableAudioConfig, precision: DiffusionPrecision) -> UNet:
+    """Return the U-Net of the published size with random weights, as the generator runs it on a CPU."""
     torch.manual_seed(0)
-    with torch.device(device):
-        network = UNet(UNetConfig(**settings.unet)).eval().requires_grad_(False)
-        autoencoder = OobleckAutoencoder(settings.autoencoder).eval().requires_grad_(False)
-    return network, autoencoder, settings
+    network = UNet(UNetConfig(**settings.unet)).eval().requires_grad_(False)
+    pack_unet(network, DTYPES[precision], int8=precision == "int8")
+    return network
 
 
 def make_guided_step(
     network: UNet, settings: stable_audio.StableAudioConfig, candidates: int, device: torch.device
-) -> Callable[[], Any]:
+) -> Callable[[], Tensor]:
     """Return a function that makes one guided denoising step."""
     sizes, frames = network.config, settings.window_samples // settings.hop_length
+    random = torch.Generator().manual_seed(1)
     mask = torch.arange(sizes.num_tokens, device=device)[None] < 20
-    condition = Condition(torch.randn(1, sizes.num_tokens, sizes.context_dim, device=device), mask)
+    condition = Condition(torch.randn(1, sizes.num_tokens, sizes.context_dim, generator=random).to(device), mask)
     denoise = velocity_denoiser(cfg_velocity(network, CFGCondition(condition, None, 6.0, 0.4)))
-    x = SIGMA * torch.randn(candidates, sizes.latent_dim, frames, device=device)
+    x = SIGMA * torch.randn(candidates, sizes.latent_dim, frames, generator=random).to(device)
     return lambda: denoise(x, SIGMA)
 
 
-def fastest(function: Callable[[], Any], times: int) -> tuple[float, float]:
-    """Return wall and CPU seconds, the least of several runs; other load hardly changes the latter."""
-    wall_times, cpu_times = [], []
+def cpu_seconds(function: Callable[[], Any]) -> float:
+    """Return the CPU seconds of a call, which other load hardly changes."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
+def gemm_peak(precision: DiffusionPrecision) -> float:
+    """Return operations a second of the best product of matrices of the step's sizes, in 10⁹."""
+    best, ops = 0.0, compat.onednn_ops()
+    assert ops is not None
+    for rows, inner, outer in GEMM_SHAPES:
+        if precision == "int8":
+            layer = Int8Linear(torch.randn(outer, inner), None, torch.bfloat16)
+            x = torch.randint(255, (rows, inner), dtype=torch.uint8)
+            product = lambda layer=layer, x=x: layer.multiply(x)  # noqa: E731
+        else:
+            dtype = DTYPES[precision]
+            weight, x = ops.reorder(torch.randn(outer, inner).to(dtype), rows), torch.randn(rows, inner).to(dtype)
+            product = lambda weight=weight, x=x: ops.linear(x, weight, None, "none", [], "")  # noqa: E731
+        product()
+        best = max(best, *(2e-9 * rows * inner * outer / cpu_seconds(product) for _ in range(5)))
+    return best
+
+
+@contextmanager
+def counted_products() -> Iterator[Counter[str]]:
+    """Count the operations of oneDNN's products, for networks that are packed inside."""
+    ops, int8_ops, counter = compat.onednn_ops(), compat.onednn_int8_ops(), Counter[str]()
+    assert ops is not None
+
+    def counting(function: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
+        def call(x: Tensor, *arguments: Any) -> Tensor:
+            out = function(x, *arguments)
+            counter[name] += 2 * x.numel() * out.shape[-1]
+            return out
+
+        return call
+
+    counting_ops = OneDNNOps(ops.reorder, counting(ops.linear, "floating"), counting(ops.linear_add, "floating"))
+    counting_int8_ops = int8_ops and OneDNNInt8Ops(int8_ops.reorder, counting(int8_ops.linear, "int8"))
+    with (
+        mock.patch.object(compat, "onednn_ops", return_value=counting_ops),
+        mock.patch.object(compat, "onednn_int8_ops", return_value=counting_int8_ops),
+    ):
+        yield counter
+
+
+def count_arithmetic(step: Callable[[], Tensor], counter: Counter[str]) -> tuple[Arithmetic, Tensor]:
+    """Return the operations of `step`, whose network was packed within `counted_products`, and its result."""
+    counter.clear()
+    with FlopCounterMode(display=False) as rest:  # attention
+        result = step()
+    return Arithmetic(counter["floating"] + rest.get_total_flops(), counter["int8"]), result
+
+
+def plain_arithmetic(settings: stable_audio.StableAudioConfig) -> int:
+    """Return the operations of a guided step as two rows of the network as it is."""
+    with torch.device("meta"):
+        network, tokens = UNet(UNetConfig(**settings.unet)), settings.unet["num_tokens"]
+        x = torch.empty(2, settings.unet["latent_dim"], settings.window_samples // settings.hop_length)
+        context = torch.empty(2, tokens, settings.unet["context_dim"])
+        with FlopCounterMode(display=False) as counter:
+            network(x, torch.empty(2), context, torch.empty(2, tokens, dtype=torch.bool))
+    return counter.get_total_flops()
+
+
+def measure_precision(
+    settings: stable_audio.StableAudioConfig, precision: DiffusionPrecision, times: int, reference: Tensor | None
+) -> tuple[dict[str, Any], Tensor]:
+    """Return figures of a guided step in one precision, and its result; `reference` is float32's."""
+    with counted_products() as counter:
+        network = build_unet(settings, precision)
+        one, four = (make_guided_step(network, settings, candidates, CPU) for candidates in CANDIDATES)
+        arithmetic, result = count_arithmetic(one, counter)
+    floating: DiffusionPrecision = "bf16" if precision == "int8" else precision
+    seconds: dict[str, list[float]] = {"one": [], "four": [], "ratio": []}
+    peak, int8_peak = 0.0, math.inf
     for _ in range(times):
-        start, cpu_start = time.perf_counter(), time.process_time()
-        function()
-        wall_times.append(time.perf_counter() - start)
-        cpu_times.append(time.process_time() - cpu_start)
-    return min(wall_times), min(cpu_times)
+        peak = max(peak, gemm_peak(floating))
+        int8_peak = max(0.0 if int8_peak == math.inf else int8_peak, gemm_peak("int8")) if arithmetic.int8 else math.inf
+        seconds["one"].append(cpu_seconds(one))
+        seconds["four"].append(cpu_seconds(four))
+        seconds["ratio"].append(seconds["four"][-1] / seconds["one"][-1] / CANDIDATES[1])
+    core_s = statistics.median(seconds["one"])
+    floor_s = 1e-9 * (arithmetic.floating / peak + arithmetic.int8 / int8_peak)
+    figures = {
+        "core_s_per_step": round(core_s, 2),
+        "batch4_cost_ratio": round(statistics.median(seconds["ratio"]), 3),
+        "floor_s_per_step": round(floor_s, 2),
+        "floor_ratio": round(floor_s / core_s, 3),
+        "gemm_peak_gflops": round(peak, 1),
+        "gflop_per_step": round(1e-9 * sum(arithmetic), 1),
+    }
+    if arithmetic.int8:
+        figures |= {"int8_peak_gops": round(int8_peak, 1), "int8_gop_per_step": round(1e-9 * arithmetic.int8, 1)}
+    if reference is not None:
+        figures["step_error"] = float(f"{relative_error(result, reference):.2e}")
+    return figures, result
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def tiny_final_latent(precision: DiffusionPrecision, cfg_scale: float) -> Tensor:
+    """Return the final latents of two pieces of the tiny model by the default sampler and number of steps."""
+    network, sampling = tiny.make_unet().requires_grad_(False), DiffusionSampling(cfg_scale=cfg_scale)
+    pack_unet(network, DTYPES[precision], int8=precision == "int8")
+    sizes, random = network.config, torch.Generator().manual_seed(5)
+    mask = torch.arange(sizes.num_tokens)[None] < 20
+    condition = Condition(torch.randn(1, sizes.num_tokens, sizes.context_dim, generator=random), mask)
+    guidance = CFGCondition(condition, None, sampling.cfg_scale, sampling.cfg_rescale)
+    denoise = velocity_denoiser(cfg_velocity(network, guidance))
+    sigmas = exponential_sigmas(sampling.steps, sampling.sigma_min, sampling.sigma_max)
+
+    def noise() -> Tensor:
+        return torch.randn(2, sizes.latent_dim, tiny.FRAMES, generator=random)
+
+    return SAMPLERS[sampling.sampler](SolverContext(denoise, noise, ignore_progress), sigmas[0] * noise(), sigmas)
 
 
 def sampler_differences() -> dict[str, float]:
@@ -111,31 +253,47 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         outside_difference = outside_inpaint_difference(Path(name))
     print(f"largest change outside of inpainted ranges: {outside_difference}")
-    cpu = torch.device("cpu")
-    network, autoencoder, settings = build_published_size(cpu)
-    counts = [sum(value.numel() for value in module.parameters()) / 1e6 for module in (network, autoencoder)]
-    print(f"U-Net {counts[0]:.1f} M, autoencoder {counts[1]:.1f} M, {torch.get_num_threads()} threads")
-    fastest(make_guided_step(network, settings, 1, cpu), 1)  # the first is slower
-    one, four = (fastest(make_guided_step(network, settings, candidates, cpu), args.times) for candidates in (1, 4))
-    for candidates, (wall_s, cpu_s) in ((1, one), (4, four)):
-        print(f"a guided step, {candidates} candidates in a batch: {wall_s:.2f} s, {cpu_s:.2f} s of CPU time")
-    latents = torch.randn(1, settings.autoencoder.latent_dim, settings.window_samples // settings.hop_length)
-    decode_s, _ = fastest(lambda: autoencoder.decode(latents), 1)
-    seconds = settings.window_samples / settings.sample_rate
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{decode_s:.1f} s to decode a window of {seconds:.2f} s; peak {peak:.1f} GiB")
-    figures = {
+    torch.set_num_threads(1)
+    settings = published_settings()
+    precisions = supported_precisions()
+    figures: dict[str, Any] = {
         "sampler_max_diff": max(differences.values()),
         "outside_inpaint_max_diff": outside_difference,
-        "batch4_cost_ratio": round(four[1] / one[1] / 4, 3),
-        "batch4_time_ratio": round(four[0] / one[0] / 4, 3),
-        "unet_m": round(counts[0], 1),
-        "cpu_s_per_step": round(one[0], 2),
-        "core_s_per_step": round(one[1], 2),
-        "decode_s": round(decode_s, 1),
-        "peak_gb": round(peak, 2),
+        "plain_gflop_per_step": round(1e-9 * plain_arithmetic(settings), 1),
     }
+    reference = None
+    for precision in precisions:
+        figures[precision], result = measure_precision(settings, precision, args.times, reference)
+        reference = result if precision == "fp32" else reference
+        print(f"{precision}: {figures[precision]}", flush=True)
+    for cfg_scale in (1.0, 6.0):
+        latents = {precision: tiny_final_latent(precision, cfg_scale) for precision in precisions}
+        errors = {name: float(f"{relative_error(x, latents['fp32']):.2e}") for name, x in latents.items()}
+        print(f"tiny model, guidance {cfg_scale:g}, error of the final latent: {errors}")
+        figures[f"tiny_latent_error_cfg_{cfg_scale:g}"] = errors
+    figures |= measure_decoding(settings)
+    figures["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     print(json.dumps(figures))
+
+
+def supported_precisions() -> list[DiffusionPrecision]:
+    """Return the precisions that this CPU multiplies, float32 first."""
+    precisions: list[DiffusionPrecision] = ["fp32"]
+    if compat.onednn_supports(torch.bfloat16):
+        precisions.append("bf16")
+        if compat.onednn_int8_ops() is not None:
+            precisions.append("int8")
+    return precisions
+
+
+def measure_decoding(settings: stable_audio.StableAudioConfig) -> dict[str, float]:
+    """Return CPU seconds to decode a window."""
+    torch.manual_seed(0)
+    autoencoder = OobleckAutoencoder(settings.autoencoder).eval().requires_grad_(False)
+    latents = torch.randn(1, settings.autoencoder.latent_dim, settings.window_samples // settings.hop_length)
+    decode_s = cpu_seconds(lambda: autoencoder.decode(latents))
+    print(f"{decode_s:.1f} s to decode a window of {settings.window_samples / settings.sample_rate:.2f} s")
+    return {"decode_core_s": round(decode_s, 1)}
 
 
 if __name__ == "__main__":

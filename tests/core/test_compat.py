@@ -21,10 +21,13 @@ from transformers import EncodecModel, LlamaForCausalLM
 from v2m.core import compat
 from v2m.core.compat import (
     attached_trainer,
+    cpu_has_vnni,
     execution_device,
     last_saved_step,
     mark_saved,
+    onednn_int8_ops,
     onednn_ops,
+    onednn_supports,
     save_with_callback,
     set_parallel_sizes,
     set_wandb_offline,
@@ -68,6 +71,11 @@ def test_onednn_operators_exist() -> None:
     assert hasattr(ops, "_reorder_linear_weight")
     assert hasattr(ops._linear_pointwise, "binary")
     assert onednn_ops() is not None
+    assert onednn_supports(torch.float32)
+    assert {type(onednn_supports(dtype)) for dtype in (torch.bfloat16, torch.float16)} == {bool}
+    assert hasattr(torch.ops.onednn, "qlinear_prepack")
+    assert hasattr(torch.ops.onednn, "qlinear_pointwise")
+    assert (onednn_int8_ops() is not None) == cpu_has_vnni()
 
 
 def test_lightning_is_the_release_whose_private_names_we_use() -> None:

@@ -151,7 +151,7 @@ def test_broken_checkpoint_is_one_line(
         (["--generator.sampling.cfg_scale", "-1"], "cfg_scale -1 must be 0 to 100"),
         (["--generator.melody_strength", "2"], "melody_strength 2 must be 0 to 1"),
         (["--generator.overlap", "0.5"], "overlap 0.5 s is more than a third of the 1.02 s"),
-        (["--generator.precision", "int8"], "int8"),
+        (["--generator.precision", "int4"], "int4"),
         (["--generator.device", "tpu"], "device 'tpu' is none of this machine's"),
         (["--melody", "README.md"], "cannot be read as sound"),
         (["--reference", "README.md"], "cannot do --reference; it can do --inpaint, --melody"),

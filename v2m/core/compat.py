@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -39,6 +40,32 @@ def onednn_ops() -> OneDNNOps | None:
     if not torch.backends.mkldnn.is_available() or not hasattr(ops, "_linear_pointwise"):
         return None
     return OneDNNOps(ops._reorder_linear_weight, ops._linear_pointwise, ops._linear_pointwise.binary)
+
+
+def onednn_supports(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN's linear layers take `dtype` on this CPU (torch 2.11)."""
+    import torch
+
+    ops: Any = torch.ops.mkldnn
+    checks = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    return onednn_ops() is not None and (dtype == torch.float32 or getattr(ops, checks[dtype])())
+
+
+class OneDNNInt8Ops(NamedTuple):
+    """Operators of oneDNN linear layers in 8 bits: reorder a weight, multiply with it."""
+
+    reorder: Callable[..., Tensor]
+    linear: Callable[..., Tensor]
+
+
+def onednn_int8_ops() -> OneDNNInt8Ops | None:
+    """Return oneDNN's operators for 8 bits (torch 2.11); None without them or without hardware for them."""
+    import torch
+
+    ops: Any = torch.ops.onednn
+    if not torch.backends.mkldnn.is_available() or not cpu_has_vnni() or not hasattr(ops, "qlinear_pointwise"):
+        return None
+    return OneDNNInt8Ops(ops.qlinear_prepack, ops.qlinear_pointwise)
 
 
 def int8_weight_linear(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from v2m.core.errors import UsageError
 from v2m.core.types import SamplingConfig
 
 LMPrecision = Literal["fp32", "bf16", "int8", "int4"]
-DiffusionPrecision = Literal["fp32", "bf16", "fp16"]
+DiffusionPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 DecoderName = Literal["encodec", "multiband"]
 SamplerName = Literal[
     "dpmpp-2m-sde", "dpmpp-3m-sde", "k-heun", "k-lms", "k-dpmpp-2s-ancestral", "k-dpm-2", "k-dpm-fast"

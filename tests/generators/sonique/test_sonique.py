@@ -13,11 +13,13 @@ import torch
 from safetensors.torch import save_file
 
 from tests.fixtures.tiny import sonique as tiny
+from v2m.core import compat
 from v2m.core.errors import UsageError
 from v2m.core.types import Audio, Controls, InpaintRequest, Soundtrack, Tags, Video
 from v2m.generators.inpaint import FADE_S, InpaintSource
-from v2m.generators.options import DiffusionSampling
+from v2m.generators.options import DiffusionPrecision, DiffusionSampling
 from v2m.generators.sonique import Sonique, checkpoint
+from v2m.generators.sonique.engine import default_precision
 from v2m.generators.sonique.windowed_sampling import CFGCondition, cfg_velocity, inpainting_denoiser, velocity_denoiser
 from v2m.mappings.stable_audio import unwrap_state
 from v2m.media import audio as sound_files
@@ -34,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def generator(folder: Path) -> Sonique:
-    return Sonique(model=str(folder), sampling=FEW, overlap=0.3, device="cpu", keep_loaded=True)
+    return Sonique(model=str(folder), sampling=FEW, overlap=0.3, device="cpu", precision="fp32", keep_loaded=True)
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_output_matches_video_length_to_the_sample(generator: Sonique, seconds: 
 
 def test_same_seed_is_deterministic_and_seeds_differ(generator: Sonique, folder: Path) -> None:
     first = wave(generator.generate(make_video(1.5), TAGS, 3))
-    fresh = Sonique(model=str(folder), sampling=FEW, overlap=0.3, device="cpu", low_memory=True)
+    fresh = Sonique(model=str(folder), sampling=FEW, overlap=0.3, device="cpu", precision="fp32", low_memory=True)
     np.testing.assert_array_equal(wave(fresh.generate(make_video(1.5), TAGS, 3)), first)
     assert not np.allclose(wave(generator.generate(make_video(1.5), TAGS, 4)), first, atol=1e-2)
 
@@ -80,7 +82,7 @@ def test_exported_safetensors_give_the_same_music(generator: Sonique, folder: Pa
     save_file({key: value.contiguous() for key, value in state.items()}, copy / "ckpts/exported.safetensors")
     if not name:
         trained.unlink()
-    fresh = Sonique(model=str(copy / name), sampling=FEW, overlap=0.3, device="cpu")
+    fresh = Sonique(model=str(copy / name), sampling=FEW, overlap=0.3, device="cpu", precision="fp32")
     music = wave(fresh.generate(make_video(1.0), TAGS, 3))
     np.testing.assert_array_equal(music, wave(generator.generate(make_video(1.0), TAGS, 3)))
 
@@ -209,7 +211,7 @@ def test_velocity_denoiser_returns_the_clean_latent() -> None:
 
     def velocity(x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         torch.testing.assert_close(x, np.cos(angle) * clean + np.sin(angle) * noise)
-        torch.testing.assert_close(time, torch.full((2,), float(angle * 2 / np.pi)))
+        torch.testing.assert_close(time, torch.full((1,), float(angle * 2 / np.pi)))
         return np.cos(angle) * noise - np.sin(angle) * clean
 
     torch.testing.assert_close(velocity_denoiser(velocity)(clean + sigma * noise, sigma), clean)
@@ -220,3 +222,27 @@ def test_too_large_overlap_is_rejected(folder: Path) -> None:
         Sonique(model=str(folder), overlap=0.4, device="cpu").prepare(TAGS, Controls())
     with pytest.raises(UsageError, match=r"overlap 0 s must be .*; melody_strength 2 must .*; batch_size 0 must"):
         Sonique(overlap=0, melody_strength=2, batch_size=0)
+
+
+@pytest.mark.parametrize(("has_bf16", "name"), [(True, "bf16"), (False, "fp32")])
+def test_default_precision_is_bf16_where_the_cpu_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, name: str
+) -> None:
+    monkeypatch.setattr(compat, "cpu_has_avx512_bf16", lambda: has_bf16)
+    assert default_precision(torch.device("cpu")) == name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "int8"])
+def test_each_precision_makes_music(folder: Path, precision: DiffusionPrecision) -> None:
+    if precision == "int8" and (compat.onednn_int8_ops() is None or not compat.onednn_supports(torch.bfloat16)):
+        pytest.skip("this CPU has no instructions for it")
+    sonique = Sonique(model=str(folder), sampling=FEW, overlap=0.3, device="cpu", precision=precision)
+    soundtrack = sonique.generate(make_video(0.5), TAGS, 3)
+    assert soundtrack.metadata["precision"] == precision
+    assert 1e-3 < wave(soundtrack).std() < 1
+
+
+def test_int8_is_refused_where_nothing_multiplies_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "onednn_int8_ops", lambda: None)
+    with pytest.raises(UsageError, match="precision int8 needs a CPU with VNNI"):
+        Sonique(model=str(folder), overlap=0.3, device="cpu", precision="int8").prepare(TAGS, Controls())

@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from v2m.core import compat
 from v2m.core.audio_ops import loop_samples
+from v2m.core.errors import UsageError
 from v2m.core.lazy_model import choose_dtype
 from v2m.core.progress import ignore_progress, sub_progress
 from v2m.core.prompts import build_negative_prompt, warn_if_empty
@@ -26,20 +28,26 @@ from v2m.generators.inpaint import InpaintSource
 from v2m.generators.options import DiffusionPrecision, DiffusionSampling
 from v2m.generators.sonique import windowed_sampling
 from v2m.generators.sonique.checkpoint import SoniqueComponents
+from v2m.generators.sonique.packed_unet import pack_unet
 from v2m.generators.sonique.windowed_sampling import CFGCondition, Velocity, Window, WindowedSampling
 from v2m.models.conditioning import Condition
 from v2m.models.inference.windows import window_seed
 from v2m.pretrained.codecs.oobleck import MARGIN_FRAMES
 
 PROGRESS_SHARES = (0.03, 0.95)  # share of the work at which sampling begins and ends
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[DiffusionPrecision, torch.dtype] = {  # of activations
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.bfloat16,
+}
 
 
 class SoniqueEngine:
     """The loaded model; generates one piece after the other, or several in a batch.
 
-    `precision` is of the U-Net; the rest is small and stays in float32. With `low_memory` each component is on the
-    device only while it computes.
+    `precision` is of the U-Net; the rest is small and stays in float32. On the CPU the U-Net of `components` is changed
+    into its packed form. With `low_memory` each component is on the device only while it computes.
     """
 
     def __init__(
@@ -53,7 +61,12 @@ class SoniqueEngine:
         self.config, self.weights = components.config, components.weights
         self.sample_rate = self.config.sample_rate
         self.window = samples_to_seconds(self.config.window_samples, self.sample_rate)  # seconds
-        self._unet = components.unet.to(choose_dtype(device) if precision is None else DTYPES[precision])
+        self._precision: DiffusionPrecision = precision or default_precision(device)
+        self._unet = components.unet
+        if device.type == "cpu":
+            pack_unet(self._unet, DTYPES[self._precision], int8=self._precision == "int8")
+        else:
+            self._unet.to(DTYPES[self._precision])
         self._text_cache: dict[str, Condition] = {}
 
     @torch.inference_mode()
@@ -200,7 +213,7 @@ class SoniqueEngine:
                 ]
                 for window in plan.windows
             ],
-            "precision": next(name for name, dtype in DTYPES.items() if dtype == self._unet.null_tokens.dtype),
+            "precision": self._precision,
             "device": self._device.type,
         }
 
@@ -213,6 +226,20 @@ class SoniqueEngine:
         finally:
             if self._low_memory:
                 module.to("cpu")
+
+
+def default_precision(device: torch.device) -> DiffusionPrecision:
+    """Return bf16 where the device multiplies it in hardware, fp16 on older CUDA cards, else fp32."""
+    if device.type == "cpu" and compat.cpu_has_avx512_bf16():
+        return "bf16"
+    return next(name for name, dtype in DTYPES.items() if dtype == choose_dtype(device))
+
+
+def check_precision(precision: DiffusionPrecision | None, device: torch.device) -> None:
+    """Raise UsageError for int8 where nothing multiplies it."""
+    supported = compat.onednn_int8_ops() is not None and compat.onednn_supports(DTYPES["int8"])
+    if precision == "int8" and not (supported and device.type == "cpu"):
+        raise UsageError(f"precision int8 needs a CPU with VNNI, not {device.type} here: give bf16 or fp32")
 
 
 def build_prompt(tags: Tags) -> str:

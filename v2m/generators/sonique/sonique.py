@@ -28,7 +28,8 @@ class Sonique(ModelGenerator):
         model: A folder in the layout of SONIQUE's repository, looked for in `checkpoints/` too.
         tokenizer: RoBERTa's, a folder or a repository of the hub, where `model` holds none.
         device: auto, cuda, cuda:1, mps or cpu.
-        precision: Of the U-Net's weights; None is the device's default.
+        precision: Of the U-Net; None is the device's default, bf16 where it multiplies that in hardware. fp32 is exact;
+            int8, 8-bit linear layers within bf16, is for CPUs.
         low_memory: Keep each component on the device only while it computes, with a batch size of 1.
         keep_loaded: Keep the model in memory, for a service or a folder of videos.
         sampling: Sampler options.
@@ -118,7 +119,8 @@ class Sonique(ModelGenerator):
 
     def _load(self) -> Any:
         from v2m.generators.sonique.checkpoint import load_components
-        from v2m.generators.sonique.engine import SoniqueEngine
+        from v2m.generators.sonique.engine import SoniqueEngine, check_precision
 
-        components = load_components(self.model, self.tokenizer)
-        return SoniqueEngine(components, choose_device(self._device), self.precision, self.low_memory)
+        device = choose_device(self._device)
+        check_precision(self.precision, device)
+        return SoniqueEngine(load_components(self.model, self.tokenizer), device, self.precision, self.low_memory)

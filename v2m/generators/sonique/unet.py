@@ -3,18 +3,23 @@
 Schneider et al., "Moûsai: Text-to-Music Generation with Long-Context Latent Diffusion" (2023), as it was used by early
 Stable Audio models. Modules are named as in the published state dict.
 
+Inside, channels come last: linear layers take them so, and convolutions are fastest so. Classifier-free guidance gives
+the same latents several conditions. Up to the first cross-attention nothing depends on these, so that the batch has a
+row for each latent; from there on it has one for each condition of each.
+
 B batch, C channels, L latent frames, S condition tokens, D their dimension, M dimension of the mapping.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import conv2d, pad, scaled_dot_product_attention
 
 NORM_GROUPS = 32  # of the norm before each transformer
 NORM_EPS = 1e-6
@@ -71,23 +76,49 @@ class UNetConfig:
         return problems
 
 
+class CrossKV(NamedTuple):
+    """Keys and values (conditions, S, C) of a cross-attention."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class BlockInputs(NamedTuple):
+    """Inputs of all blocks: the mapping (1 or B, M), conditions, and the batch size that these make."""
+
+    mapping: Tensor
+    cross_kv: Mapping[nn.Module, CrossKV]  # by cross-attention
+    batch: int  # B times the conditions that each latent has
+
+
 class PaddedConv1d(nn.Conv1d):
-    """Convolution that keeps the length, or divides it by its stride, by zeros on both sides."""
+    """Convolution over (B, L, C), by zeros on both sides: keeps the length, or divides it by its stride."""
 
     def forward(self, input: Tensor) -> Tensor:
+        return channels_last_conv(self.pad(input), self.weight, self.bias, self.stride[0])
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Add the zeros on both sides."""
         padding = self.kernel_size[0] - self.stride[0]
-        return super().forward(pad(input, (padding - padding // 2, padding // 2)))  # an odd one goes before
+        return pad(x, (0, 0, padding - padding // 2, padding // 2)) if padding else x  # an odd one goes before
 
 
 class Upsample1d(nn.ConvTranspose1d):
-    """Transposed convolution that multiplies the length by `factor`."""
+    """Transposed convolution over (B, L, C) that multiplies the length by `factor`."""
 
     def __init__(self, channels: int, out: int, factor: int) -> None:
         super().__init__(channels, out, 2 * factor, stride=factor)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        x, factor = super().forward(input, output_size), self.stride[0]
-        return x[..., factor - factor // 2 : x.shape[-1] - factor // 2]
+        x, factor = super().forward(input.mT, output_size).mT, self.stride[0]
+        return x[:, factor - factor // 2 : x.shape[1] - factor // 2]
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm of (B, L, C)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.mT[:, :, None])[:, :, 0].mT  # a fourth dimension, for `torch.channels_last`
 
 
 class ConvBlock(nn.Module):
@@ -95,26 +126,26 @@ class ConvBlock(nn.Module):
 
     def __init__(self, channels: int, out: int, groups: int) -> None:
         super().__init__()
-        self.groupnorm = nn.GroupNorm(groups, channels)
-        self.activation = nn.SiLU()
+        self.groupnorm = GroupNorm(groups, channels)
+        self.activation = nn.SiLU(inplace=True)
         self.project = PaddedConv1d(channels, out, 3)
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         x = self.groupnorm(x)
         if scale is not None and shift is not None:
-            x = x * (scale + 1) + shift
+            x = torch.addcmul(shift, x, scale + 1)
         return self.project(self.activation(x))
 
 
 class ScaleShift(nn.Module):
-    """Scale and shift (B, C, 1) each of a block's inner features, from the mapping (B, M)."""
+    """Scale and shift (B, 1, C) each of a block's inner features, from the mapping (B, M)."""
 
     def __init__(self, mapping: int, channels: int) -> None:
         super().__init__()
         self.to_scale_shift = nn.Sequential(nn.SiLU(), nn.Linear(mapping, 2 * channels))
 
     def forward(self, mapping: Tensor) -> tuple[Tensor, ...]:
-        return self.to_scale_shift(mapping)[..., None].chunk(2, dim=1)
+        return self.to_scale_shift(mapping)[:, None].chunk(2, dim=-1)
 
 
 class ResnetBlock(nn.Module):
@@ -128,8 +159,10 @@ class ResnetBlock(nn.Module):
         self.block2 = ConvBlock(out, out, groups)
         self.to_out = nn.Identity() if channels == out else PaddedConv1d(channels, out, 1)
 
-    def forward(self, x: Tensor, mapping: Tensor) -> Tensor:
-        scale, shift = self.to_scale_shift(mapping)
+    def forward(self, x: Tensor, inputs: BlockInputs) -> Tensor:
+        scale, shift = self.to_scale_shift(inputs.mapping)
+        if len(scale) > 1:
+            scale, shift = repeat_rows(scale, len(x)), repeat_rows(shift, len(x))
         return self.block2(self.block1(x), scale, shift) + self.to_out(x)
 
 
@@ -147,7 +180,7 @@ class MultiHead(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over (B, L, C), or cross-attention to tokens (B, S, D)."""
+    """Self-attention over (B, L, C), or cross-attention to tokens (conditions, S, D)."""
 
     def __init__(self, channels: int, num_heads: int, context_dim: int | None = None) -> None:
         super().__init__()
@@ -157,15 +190,22 @@ class Attention(nn.Module):
         self.to_kv = nn.Linear(dim, 2 * channels, bias=False)
         self.attention = MultiHead(channels, num_heads)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Attend; `mask` (B, S, 1) is 0 for padding.
+    def key_values(self, context: Tensor, mask: Tensor | None = None) -> CrossKV:
+        """Keys and values of tokens; `mask` (conditions, S, 1) is 0 for padding.
 
         Padding has zero keys and values but still takes its share of the softmax, as in training.
         """
-        keys, values = self.to_kv(self.norm_context(x if context is None else context)).chunk(2, dim=-1)
-        if mask is not None:
-            keys, values = keys * mask, values * mask
-        return self.attention(self.to_q(self.norm(x)), keys, values)
+        keys, values = self.to_kv(self.norm_context(context)).chunk(2, dim=-1)
+        return CrossKV(keys, values) if mask is None else CrossKV(keys * mask, values * mask)
+
+    def forward(self, x: Tensor, cross_kv: CrossKV | None = None) -> Tensor:
+        """Attend. Conditions are of consecutive rows, as many for each."""
+        queries = self.to_q(self.norm(x))
+        if cross_kv is None:
+            return self.attention(queries, *self.key_values(x))
+        conditions = len(cross_kv.keys)
+        together = queries.view(conditions, -1, x.shape[2])  # tokens have no order to the rows that attend to them
+        return self.attention(together, *cross_kv).view(x.shape)
 
 
 class TransformerBlock(nn.Module):
@@ -178,27 +218,27 @@ class TransformerBlock(nn.Module):
         inner = channels * config.feed_forward_multiplier
         self.feed_forward = nn.Sequential(nn.Linear(channels, inner), nn.GELU(), nn.Linear(inner, channels))
 
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        x = self.attention(x) + x
-        x = self.cross_attention(x, context, mask) + x
+    def forward(self, x: Tensor, inputs: BlockInputs) -> Tensor:
+        x = repeat_rows(self.attention(x) + x, inputs.batch)
+        x = self.cross_attention(x, inputs.cross_kv[self.cross_attention]) + x
         return self.feed_forward(x) + x
 
 
 class Transformer1d(nn.Module):
-    """Transformer over (B, C, L)."""
+    """Transformer over (B, L, C)."""
 
     def __init__(self, config: UNetConfig, channels: int, layers: int) -> None:
         super().__init__()
-        self.to_in = nn.Sequential(nn.GroupNorm(NORM_GROUPS, channels, eps=NORM_EPS), nn.Conv1d(channels, channels, 1))
+        self.to_in = nn.Sequential(GroupNorm(NORM_GROUPS, channels, eps=NORM_EPS), PaddedConv1d(channels, channels, 1))
         self.blocks = nn.ModuleList(TransformerBlock(config, channels) for _ in range(layers))
         # the published sequence has a transposition, without weights, at index 0
-        self.to_out = nn.Sequential(nn.Identity(), nn.Conv1d(channels, channels, 1))
+        self.to_out = nn.Sequential(nn.Identity(), PaddedConv1d(channels, channels, 1))
 
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        x = self.to_in(x).mT
+    def forward(self, x: Tensor, inputs: BlockInputs) -> Tensor:
+        x = self.to_in(x)
         for layer in self.blocks:
-            x = layer(x, context, mask)
-        return self.to_out(x.mT)
+            x = layer(x, inputs)
+        return self.to_out(x)
 
 
 class DownBlock(nn.Module):
@@ -212,13 +252,13 @@ class DownBlock(nn.Module):
         self.blocks = nn.ModuleList(ResnetBlock(config, out, out) for _ in range(config.num_blocks[level]))
         self.transformer = _transformer(config, level, out)
 
-    def forward(self, x: Tensor, mapping: Tensor, context: Tensor, mask: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, inputs: BlockInputs) -> list[Tensor]:
         """Outputs of all blocks: the last one is the next level's input, all are skip connections."""
         outputs = [self.downsample(x)]
         for block in self.blocks:
-            outputs.append(block(outputs[-1], mapping))
+            outputs.append(block(outputs[-1], inputs))
         if self.transformer is not None:
-            outputs.append(self.transformer(outputs[-1], context, mask))
+            outputs.append(self.transformer(outputs[-1], inputs))
         return outputs[1:]
 
 
@@ -233,11 +273,11 @@ class UpBlock(nn.Module):
         self.transformer = _transformer(config, level, channels)
         self.upsample = PaddedConv1d(channels, out, 3) if factor == 1 else Upsample1d(channels, out, factor)
 
-    def forward(self, x: Tensor, skips: list[Tensor], mapping: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor], inputs: BlockInputs) -> Tensor:
         for block, skip in zip(self.blocks, reversed(skips), strict=True):
-            x = block(torch.cat([x, skip * SKIP_SCALE], dim=1), mapping)
+            x = block(torch.cat([x, repeat_rows(skip * SKIP_SCALE, len(x))], dim=-1), inputs)
         if self.transformer is not None:
-            x = self.transformer(x, context, mask)
+            x = self.transformer(x, inputs)
         return self.upsample(x)
 
 
@@ -250,11 +290,11 @@ class MidBlock(nn.Module):
         self.pre_block, self.post_block = (ResnetBlock(config, channels, channels) for _ in range(2))
         self.transformer = _transformer(config, -1, channels)
 
-    def forward(self, x: Tensor, mapping: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        x = self.pre_block(x, mapping)
+    def forward(self, x: Tensor, inputs: BlockInputs) -> Tensor:
+        x = self.pre_block(x, inputs)
         if self.transformer is not None:
-            x = self.transformer(x, context, mask)
-        return self.post_block(x, mapping)
+            x = self.transformer(x, inputs)
+        return self.post_block(x, inputs)
 
 
 class FourierTimeEmbedding(nn.Module):
@@ -302,20 +342,44 @@ class UNet(nn.Module):
         L is a multiple of `config.frame_multiple`. The condition is tokens (B, S, D) and their `mask` (B, S), 0 for
         padding.
         """
+        return self.velocity(x, time, self.project_context(context, mask), len(context))
+
+    def project_context(self, context: Tensor, mask: Tensor) -> dict[nn.Module, CrossKV]:
+        """Keys and values of all cross-attentions, the same at each step, for tokens and mask as of `forward`."""
+        dtype = self.null_tokens.dtype
+        context, mask = context.to(dtype), mask[..., None].to(dtype)
+        blocks = [module for module in self.modules() if isinstance(module, TransformerBlock)]
+        return {block.cross_attention: block.cross_attention.key_values(context, mask) for block in blocks}
+
+    def velocity(self, x: Tensor, time: Tensor, cross_kv: Mapping[nn.Module, CrossKV], batch: int) -> Tensor:
+        """Velocities (`batch`, C, L) of `x` (B, C, L) at `time` (1 or B,), condition by condition.
+
+        `cross_kv`, of `project_context`, has one condition for every B rows of the batch, or one for each row.
+        """
         multiple = self.config.frame_multiple
         assert x.shape[-1] % multiple == 0, f"{x.shape[-1]} frames are no multiple of {multiple}"
-        dtype = self.null_tokens.dtype
-        x, context, mask = x.to(dtype), context.to(dtype), mask[..., None].to(dtype)
-        mapping = self.to_mapping(self.to_time(time))
-        x_in = x = self.to_in["block"](x, mapping)
+        inputs = BlockInputs(self.to_mapping(self.to_time(time)), cross_kv, batch)
+        x = x.mT.contiguous().to(self.null_tokens.dtype)  # (B, L, C)
+        x_in = x = self.to_in["block"](x, inputs)
         skips = []
         for down in self.downsamples:
-            skips.append(down(x, mapping, context, mask))
+            skips.append(down(x, inputs))
             x = skips[-1][-1]
-        x = self.bottleneck(x, mapping, context, mask)
+        x = self.bottleneck(x, inputs)
         for up in self.upsamples:
-            x = up(x, skips.pop(), mapping, context, mask)
-        return self.to_out["block"](x + x_in, mapping)
+            x = up(x, skips.pop(), inputs)
+        return self.to_out["block"](repeat_rows(x, batch) + repeat_rows(x_in, batch), inputs).mT
+
+
+def repeat_rows(x: Tensor, batch: int) -> Tensor:
+    """Repeat the rows of `x` (B, …) in turn up to `batch`, a multiple of B."""
+    return x if len(x) == batch else x.repeat(batch // len(x), *[1] * (x.ndim - 1))
+
+
+def channels_last_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    """Convolve (B, L, C) with `weight` (O, C, K), without padding: (B, L', O)."""
+    image = x.mT[:, :, None]  # (B, C, 1, L) in the order of `torch.channels_last`
+    return conv2d(image, weight[:, :, None], bias, (1, stride))[:, :, 0].mT
 
 
 def _transformer(config: UNetConfig, level: int, channels: int) -> Transformer1d | None:

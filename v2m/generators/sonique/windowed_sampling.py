@@ -129,7 +129,7 @@ class CFGCondition(NamedTuple):
 
 
 def cfg_velocity(unet: UNet, condition: CFGCondition) -> Velocity:
-    """Make the guided velocity (B, C, L) float32 of a noisy latent at a time (B,).
+    """Make the guided velocity (B, C, L) float32 of a noisy latent at a time (1 or B,).
 
     Ho and Salimans, "Classifier-Free Diffusion Guidance" (2022); rescaled over the channels after Lin et al., "Common
     Diffusion Noise Schedules and Sample Steps are Flawed" (2023). As in training, the null condition is learned tokens
@@ -140,18 +140,20 @@ def cfg_velocity(unet: UNet, condition: CFGCondition) -> Velocity:
     if condition.negative is not None:
         negative = torch.where(condition.negative.mask[..., None], condition.negative.tokens, negative)
 
+    guidance = condition.cfg_scale != 1
+    context = torch.cat([tokens, negative]) if guidance else tokens
+    cross_kv = unet.project_context(context, mask.expand(len(context), -1))
+
     def unguided(x: Tensor, time: Tensor) -> Tensor:
-        return unet(x, time, tokens.expand(len(x), -1, -1), mask.expand(len(x), -1)).float()
+        return unet.velocity(x, time, cross_kv, len(x)).float()
 
     def guided(x: Tensor, time: Tensor) -> Tensor:
-        both = torch.cat([tokens.expand(len(x), -1, -1), negative.expand(len(x), -1, -1)])
-        velocities = unet(torch.cat([x, x]), torch.cat([time, time]), both, mask.expand(2 * len(x), -1))
-        cond, uncond = velocities.float().chunk(2)
+        cond, uncond = unet.velocity(x, time, cross_kv, 2 * len(x)).float().chunk(2)
         out = uncond + condition.cfg_scale * (cond - uncond)
         level = cond.std(dim=1, keepdim=True) / out.std(dim=1, keepdim=True)
         return out * (condition.cfg_rescale * level + 1 - condition.cfg_rescale)
 
-    return unguided if condition.cfg_scale == 1 else guided
+    return guided if guidance else unguided
 
 
 def velocity_denoiser(velocity: Velocity) -> Denoise:
@@ -163,7 +165,7 @@ def velocity_denoiser(velocity: Velocity) -> Denoise:
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         scale = math.hypot(sigma, 1.0)
-        time = torch.full((len(x),), 2 / math.pi * math.atan(sigma), device=x.device)
+        time = torch.full((1,), 2 / math.pi * math.atan(sigma), device=x.device)
         return x / scale**2 - velocity(x / scale, time) * (sigma / scale)
 
     return denoise

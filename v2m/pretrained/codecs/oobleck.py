@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,9 @@ from v2m.pretrained.codecs.base import apply_chunked
 from v2m.pretrained.safe_load import load_strict
 
 CHUNK_FRAMES = 128  # latent frames
+DECODED_CHUNKS = 8  # that are decoded together, stage by stage, so that hardly a frame is computed twice
 MARGIN_FRAMES = 16  # encoder and decoder each reach fewer than 12 latent frames to each side
+UNIT_REACH = 3 * (1 + 3 + 9)  # frames to each side that the residual units of a stage reach: kernels of 7, dilated
 
 
 class OobleckAutoencoder(nn.Module):
@@ -66,11 +69,30 @@ class OobleckAutoencoder(nn.Module):
         latents = latents.to(self.project.weight)
         waves = [
             apply_chunked(
-                self.decoder, latent, step=self._chunk_frames, margin=MARGIN_FRAMES, out_stride=self.hop_length
+                self._decode_chunk,
+                latent,
+                step=DECODED_CHUNKS * self._chunk_frames,
+                margin=MARGIN_FRAMES,
+                out_stride=self.hop_length,
             )
             for latent in latents.split(1)
         ]
         return torch.cat(waves).float()
+
+    def _decode_chunk(self, latents: Tensor) -> Tensor:
+        """Decode (1, C, T) stage by stage, each in pieces of what `chunk_frames` latent frames are there."""
+        decoder: Any = self.decoder
+        x, step = decoder.conv1(latents), self._chunk_frames
+        for stage in decoder.block:
+            stride = stage.conv_t1.stride[0]
+            margin = math.ceil(UNIT_REACH / stride) + 2  # and what the transposed convolution reaches
+            x = apply_chunked(stage, x, step=step, margin=margin, out_stride=stride)
+            step *= stride
+
+        def output(x: Tensor) -> Tensor:
+            return decoder.tanh(decoder.conv2(decoder.snake1(x)))
+
+        return apply_chunked(output, x, step=step, margin=decoder.conv2.padding[0])
 
     def _encode_chunk(self, wave: Tensor) -> Tensor:
         return self.project(self.encoder(wave))

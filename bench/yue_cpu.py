@@ -1,4 +1,4 @@
-"""YuE at its real size on the CPU, in 4 bits: `uv run --all-extras --all-groups python -m bench.yue_cpu`.
+"""YuE at its real size on the CPU, in 4 bits: `uv run python -m bench.yue_cpu`.
 
 Random Llamas of the published sizes (stage 2's, whose config was not seen, from the size of its file), made layer by
 layer in 4 or 8 bits, so that the bfloat16 weights are never in memory together. Stage 1 writes `--seconds` of a song
@@ -81,7 +81,7 @@ def stage_1_cost(model: Any, seconds: float, context: int) -> float:
 
 
 def stage_2_cost(model: Any, seconds: float, frames: int) -> float:
-    """Return the seconds of work for a second of song: both stems, of which each window has only `frames` here."""
+    """Return the seconds of work for a second of song: both stems, `frames` of each window."""
     windows = round(seconds / WINDOW_S)
     stream = torch.randint(CODEBOOK_SIZE, (frames * windows,), generator=torch.Generator().manual_seed(1))
     stage2.refine(model, [stream[:3]], window=3)

@@ -227,7 +227,7 @@ _slab = _Slab()
 
 
 def _map_pages(size: int) -> Tensor:
-    pages = mmap.mmap(-1, _round_up(size, PAGE_BYTES) + PAGE_BYTES)
+    pages = mmap.mmap(-1, _round_up(size, PAGE_BYTES) + PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without them
             pages.madvise(mmap.MADV_HUGEPAGE)

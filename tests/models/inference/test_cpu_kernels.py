@@ -137,6 +137,17 @@ def test_queries_are_finer_than_keys(kernels: CPUKernels) -> None:
     assert torch.allclose(weights, expected, rtol=1e-3, atol=2e-5)
 
 
+def test_memory_is_zero_aligned_and_of_one_tensor_alone() -> None:
+    sizes = [(3,), (5, 7), (cpu_kernels.SLAB_BYTES // 4 + 1,), (1,)] * 3
+    tensors = [cpu_kernels.allocate(size, torch.float32) for size in sizes]
+    for number, tensor in enumerate(tensors):
+        assert tensor.data_ptr() % cpu_kernels.CACHE_LINE == 0
+        assert not tensor.any()
+        tensor.fill_(number + 1)
+    assert all(bool((tensor == number + 1).all()) for number, tensor in enumerate(tensors))
+    assert tensors[2].data_ptr() % cpu_kernels.PAGE_BYTES == 0, "large tensors begin at a large page"
+
+
 def test_library_is_kept_private_and_built_anew_for_other_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,7 +255,7 @@ def _load(capability: str) -> CPUKernels | None:
     command = [compiler, "-O3", f"-march={architecture}", "-std=gnu11", "-fopenmp", "-w", "-shared", "-fPIC"]
     try:
         return CPUKernels(ctypes.CDLL(str(_build(source, command))))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home folder
         logger.debug("no CPU kernels: %s", error)
         return None
 

@@ -120,14 +120,14 @@ def measure_kernel(kernel: Kernel, precision: Precision) -> float:
 
 
 def _read_choices() -> dict[str, str]:
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: no home folder
         choices = json.loads((cpu_kernels.kernel_folder() / "choices.json").read_text(encoding="utf-8"))
         return choices if isinstance(choices, dict) else {}
     return {}
 
 
 def _write_choice(key: str, name: str) -> None:
-    with suppress(OSError):  # a cache that cannot be written is measured again
+    with suppress(OSError, RuntimeError):  # a cache that cannot be written is measured again
         choices = json.dumps(_read_choices() | {key: name}, indent=1)
         with atomic.atomic_write(cpu_kernels.kernel_folder() / "choices.json") as file:
             file.write(choices.encode())

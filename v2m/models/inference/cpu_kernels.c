@@ -1,13 +1,14 @@
 /* Linear layers of few vectors and attention of single queries on a CPU, which read packed weights and caches once.
 
-   Built and called by cpu_kernels.py. GCC's and clang's vectors of 64 bytes are used throughout: the compiler parts
-   them on processors with shorter registers. Only the dot product of bytes names instructions.
+   Built and called by cpu_kernels.py. GCC's and clang's vectors of 64 bytes are used throughout: the compiler splits
+   them on processors with shorter registers. Instructions are named where it does not find them: for products, sums and
+   conversions of bytes.
 
-   Inputs are in blocks of 128, padded with zeros. Within a block of bytes, group k of 32 inputs lies in the 32-bit lanes
-   j with j % 4 = k of two vectors, so that one product of two vectors serves four groups, and the scales of a block are
-   four floats repeated (see below). Weights lie in the order in which they are read, one stream, which the processor
-   fetches ahead: tiles of 16 outputs; of each the segments of 8 blocks, so that their part of the vectors stays in the
-   innermost cache; of each four outputs at once, block by block.
+   Inputs are in blocks of 128, padded with zeros. Within a block of bytes, group k of 32 inputs lies in the 32-bit
+   lanes j with j % 4 = k of two vectors, so that one product of two vectors serves four groups, and the scales of a
+   block are four floats repeated (see below). Weights lie in the order in which they are read, one stream, which the
+   processor fetches ahead: tiles of 16 outputs; of each the segments of 8 blocks, so that their part of the vectors
+   stays in the innermost cache; of each four outputs at once, block by block.
 
        lane      0   1   2   3   4   5  ...         lane j of vector v holds the inputs
        group     0   1   2   3   0   1  ...         32 * (j % 4) + 16 * v + 4 * (j / 4) + 0 ... 3
@@ -441,7 +442,7 @@ static void multiply_tile(int kind, const uint8_t *packed, const void *scales, i
     for (int64_t b = 0; b < blocks; b += SEGMENT) {
         int64_t count = segment_length(b, blocks), number = block_number(tile, b, blocks);
         const uint8_t *weight = packed + number * block_size;
-        const uint16_t *scale = kind == INT4 ? (const uint16_t *)scales + number * GROUPS : NULL;
+        const uint16_t *scale = (const uint16_t *)scales + (kind == INT4 ? number * GROUPS : 0);
         for (int64_t r = 0; r < R; r += MAX_ROWS) { /* the segment's weights stay in the processor's cache */
             int rows = R - r < MAX_ROWS ? (int)(R - r) : MAX_ROWS;
             const void *parts[MAX_ROWS];
@@ -456,8 +457,8 @@ static void multiply_tile(int kind, const uint8_t *packed, const void *scales, i
     }
 }
 
-/* x (R, D) times packed blocks -> (R, O). Before, with `norm_weight` (D) and `norm_bias`, a layer norm of x; after, with
-   `with_gelu`, a GELU; then `residual` (R, O) is added unless it is NULL. */
+/* x (R, D) times packed blocks -> (R, O). Before, with `norm_weight` (D) and `norm_bias`, a layer norm of x; after,
+   with `with_gelu`, a GELU; then `residual` (R, O) is added unless it is NULL. */
 void linear(int kind, const float *x, int64_t R, int64_t D, const uint8_t *packed, const void *scales, int64_t O,
             int64_t padded, const float *norm_weight, const float *norm_bias, float epsilon, int with_gelu,
             const float *residual, float *out, int threads) {
@@ -501,9 +502,9 @@ void linear(int kind, const float *x, int64_t R, int64_t D, const uint8_t *packe
 
 /* ---- attention -------------------------------------------------------------------------------------------------- */
 
-/* Keys of a head: blocks of 16 positions, (L / 16, d / 4, 16, 4) bytes + 128; values: blocks of 4 positions, (L / 4, d, 4)
-   bytes; a scale for each position of both. Scores and sums of values are products of bytes then. Queries and weights
-   have two bytes each, so that their own rounding adds no error that counts. */
+/* Keys of a head: blocks of 16 positions, (L / 16, d / 4, 16, 4) bytes + 128; values: blocks of 4 positions, (L / 4, d,
+   4) bytes; a scale for each position of both. Scores and sums of values are products of bytes then. Queries and
+   weights have two bytes each, so that their own rounding adds no error that counts. */
 
 static void write_position(const float *key, const float *value, int64_t d, int64_t position, uint8_t *keys,
                            float *key_scales, int8_t *values, float *value_scales) {

@@ -260,7 +260,8 @@ class _FrameConverter:
     def __call__(self, frame: VideoFrame) -> Pixels:
         if self._last is None or self._last[0] is not frame:
             width, height = self._size
-            scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.AREA)
+            area = Interpolation.AREA
+            scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=area, threads=1)
             self._last = frame, self._orientation.apply(scaled.to_ndarray())  # type: ignore[arg-type]
         return self._last[1]
 

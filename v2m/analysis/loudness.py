@@ -95,7 +95,10 @@ def peak_envelope(samples: NDArray[np.float32], hop: int) -> Floats:
 def _map_blocks(
     function: Callable[[NDArray[np.float32]], Block], samples: NDArray[np.float32], step: int, lead: int, size: int
 ) -> Iterator[Block]:
-    """Yield `function` of blocks (C, `size`), `step` apart, the first `lead` samples early; zeros beyond the ends."""
+    """Yield `function` of blocks (C, `size`), `step` apart, the first `lead` samples early.
+
+    Beyond the ends are zeros.
+    """
 
     def map_group(starts: range) -> list[Block]:
         return [function(_padded(samples, start - lead, size)) for start in starts]

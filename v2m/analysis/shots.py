@@ -113,7 +113,7 @@ def _block_histogram(frames: Pixels) -> Array:
 
 
 def frame_blocks(count: int) -> Iterator[slice]:
-    """Yield slices of `count` frames so small that what is computed of them stays in the processor's cache."""
+    """Yield slices of `count` frames, so small that work on them stays in the processor's cache."""
     return (slice(first, first + CACHE_FRAMES) for first in range(0, count, CACHE_FRAMES))
 
 

@@ -11,7 +11,7 @@ MAX_FREE_BYTES = 1 << 26  # kept at the end of the heap
 
 
 def reuse_freed_memory() -> None:
-    """Keep the memory of freed arrays instead of returning it to the system, up to 64 MiB, under Linux with glibc.
+    """Keep the memory of freed arrays instead of returning it to the system, under glibc up to 64 MiB.
 
     An array of more than 128 KiB is otherwise mapped anew each time, and its pages are zeroed one by one.
     """

@@ -1,4 +1,4 @@
-"""Work in threads, for functions that release the interpreter: numpy's transforms, hashes, other programs."""
+"""Work in threads, for functions that release the interpreter, as numpy's transforms do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NUM_THREADS = min(4, os.cpu_count() or 1)
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield the results of `items` in their order; a few items are taken ahead, in the caller's thread."""
+    """Yield the results of `items` in their order; a few are taken ahead, in the caller's thread."""
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         for item in items:

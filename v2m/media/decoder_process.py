@@ -100,7 +100,7 @@ class DecoderProcess:
 
 
 def start_ahead(argv: Sequence[str], memory_limit: int = MEMORY_LIMIT) -> None:
-    """Start a process for the first `DecoderProcess` of this limit, where a command names a file or folder.
+    """Start a process for the first `DecoderProcess`, where a command names a file or folder.
 
     While the command's modules are imported, those of the process are, too.
     """

@@ -64,7 +64,7 @@ def build(
     watermark: Mapping[str, Any] | None = None,
     c2pa: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The record of one finished run; `candidates` come best first, `input_sha256` is of the clip. Plain values only.
+    """The record of one finished run, of plain values; `candidates` come best first.
 
     Nothing in it depends on the time, or on the folder of the outputs: the same run gives the same bytes; except for a
     C2PA manifest, which has a number and a signature of its own each time.

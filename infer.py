@@ -3,6 +3,10 @@
 import sys
 
 try:
+    from v2m.media.decoder_process import start_ahead
+
+    if __name__ == "__main__":
+        start_ahead(sys.argv[1:])  # it takes as long as the imports
     from v2m.cli.score import main
 except KeyboardInterrupt:  # nothing has started that would need cleanup
     sys.exit(130)

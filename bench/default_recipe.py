@@ -1,7 +1,9 @@
 """Speed and exactness of the default recipe: `uv run python -m bench.default_recipe`.
 
 Times whole processes (`infer.py` as a user starts it), each after one warm-up run, and checks the files they wrote with
-PyAV and ffmpeg's ebur128, not with v2m's own reports. Last line: one JSON object.
+PyAV and ffmpeg's ebur128, not with v2m's own reports. `--minutes 60` times an hour of 1080p, too, once. `processor_s`
+counts all processes of a run, on all cores; the parts of a run are those of `bench.recipe_parts`. Last line: one JSON
+object.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import imageio_ffmpeg
@@ -43,8 +46,17 @@ def resident_mb(pid: int) -> float:
         return 0.0
 
 
-def seconds_and_peak(*command: str) -> tuple[float, float]:
-    """Return wall seconds and the peak resident MB of the process with all its children, read every 20 ms."""
+class Cost(NamedTuple):
+    """Wall seconds, processor seconds and peak resident MB of a command with all its children."""
+
+    seconds: float
+    processor_s: float
+    peak_mb: float
+
+
+def measure(*command: str) -> Cost:
+    """Run a command once; its memory is read every 20 ms."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start, peak = time.perf_counter(), 0.0
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while True:
@@ -53,12 +65,23 @@ def seconds_and_peak(*command: str) -> tuple[float, float]:
             break
         except subprocess.TimeoutExpired:
             peak = max(peak, sum(resident_mb(pid) for pid in process_tree(process.pid)))
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     assert status == 0, f"{command} ended with {status}"
-    return time.perf_counter() - start, peak
+    return Cost(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, peak)
 
 
-def best_of(runs: int, *command: str) -> tuple[float, float]:
-    return min(seconds_and_peak(*command) for _ in range(runs))
+def best_of(runs: int, *command: str) -> Cost:
+    """Return the least seconds and processor seconds of several runs, and the highest peak."""
+    costs = [measure(*command) for _ in range(runs)]
+    return Cost(
+        min(cost.seconds for cost in costs), min(cost.processor_s for cost in costs), max(c.peak_mb for c in costs)
+    )
+
+
+def measure_parts(clip: Path, out: Path) -> dict[str, float]:
+    """Return the seconds of the parts of one run (`bench.recipe_parts`)."""
+    command = [sys.executable, "-m", "bench.recipe_parts", str(clip), "-o", str(out), "--overwrite", "--quiet"]
+    return json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.splitlines()[-1])
 
 
 def stream_lengths(path: Path) -> tuple[float, float]:
@@ -110,36 +133,61 @@ def make_minute(folder: Path) -> Path:
     return path
 
 
+def make_long(minute: Path, minutes: int) -> Path:
+    """Write `minute` so many times over into one file, its packets copied."""
+    path, names = minute.with_name("long.mp4"), minute.with_name("minutes.txt")
+    names.write_text(f"file '{minute}'\n" * minutes, encoding="utf-8")
+    pieces = ["-f", "concat", "-safe", "0", "-i", str(names)]
+    subprocess.run([FFMPEG, "-v", "error", "-y", *pieces, "-c", "copy", str(path)], check=True)
+    return path
+
+
+def check_output(clip: Path, out: Path) -> dict[str, float | bool]:
+    """Return what is wrong with an output, read by other programs."""
+    video_s, audio_s = stream_lengths(out)
+    lufs, true_peak = loudness(out)
+    return {
+        "length_error_ms": 1000 * abs(video_s - audio_s),
+        "video_identical": packet_digest(clip) == packet_digest(out),
+        "lufs_error": abs(lufs + 14),
+        "true_peak_db": true_peak,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3, help="runs of each command; the fastest counts")
-    runs = parser.parse_args().runs
+    parser.add_argument("--minutes", type=int, default=0, help="also time a file of so many minutes, 60 at most")
+    options = parser.parse_args()
     infer = [sys.executable, "infer.py"]
     figures: dict[str, float | bool] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        seconds_and_peak(*infer, "--help")
-        figures["help_s"] = best_of(runs, *infer, "--help")[0]
-        start = best_of(runs, sys.executable, "-c", "pass")[0]
-        figures["import_s"] = max(0.0, best_of(runs, sys.executable, "-c", "import v2m")[0] - start)
+        measure(*infer, "--help")
+        figures["help_s"] = best_of(options.runs, *infer, "--help").seconds
+        start = best_of(options.runs, sys.executable, "-c", "pass").seconds
+        import_s = best_of(options.runs, sys.executable, "-c", "import v2m").seconds
+        figures["import_s"] = max(0.0, import_s - start)
         clips = {"example": EXAMPLE, "minute_1080p": make_minute(folder)}
-        errors: list[tuple[float, bool, float, float]] = []
+        errors = []
         for label, clip in clips.items():
             out = folder / f"{label}.mp4"
             command = [*infer, str(clip), "-o", str(out), "--overwrite"]
-            seconds_and_peak(*command)
-            figures[f"{label}_s"], peak = best_of(runs, *command)
+            measure(*command)
+            figures[f"{label}_s"], figures[f"{label}_processor_s"], peak = best_of(options.runs, *command)
             figures["peak_mb"] = max(peak, figures.get("peak_mb", 0.0))
-            video_s, audio_s = stream_lengths(out)
-            lufs, true_peak = loudness(out)
-            copied = packet_digest(clip) == packet_digest(out)
-            errors.append((1000 * abs(video_s - audio_s), copied, abs(lufs + 14), true_peak))
-    figures["length_error_ms"] = max(error[0] for error in errors)
-    figures["video_identical"] = all(error[1] for error in errors)
-    figures["lufs_error"] = max(error[2] for error in errors)
-    figures["true_peak_db"] = max(error[3] for error in errors)
+            errors.append(check_output(clip, out))
+        out = folder / "parts.mp4"
+        figures |= {f"part_{part}": seconds for part, seconds in measure_parts(clips["minute_1080p"], out).items()}
+        if options.minutes:
+            clip = make_long(clips["minute_1080p"], options.minutes)
+            cost = measure(*infer, str(clip), "-o", str(out), "--overwrite")
+            names = ("long_s", "long_processor_s", "long_peak_mb")
+            figures |= {"long_minutes": options.minutes, **dict(zip(names, cost, strict=True))}
+    figures |= {figure: max(error[figure] for error in errors) for figure in errors[0]}
+    figures["video_identical"] = all(error["video_identical"] for error in errors)
     for figure, value in figures.items():
-        print(f"{figure:<18} {value if isinstance(value, bool) else round(value, 3)}")
+        print(f"{figure:<24} {value if isinstance(value, bool) else round(value, 3)}")
     print(
         json.dumps({figure: value if isinstance(value, bool) else round(value, 3) for figure, value in figures.items()})
     )

@@ -22,7 +22,7 @@ import imageio_ffmpeg
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, T5Config, T5EncoderModel
 
-from bench.default_recipe import seconds_and_peak
+from bench.default_recipe import measure
 from tests.fixtures.tiny import clip, demucs, encodec, t5
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +77,7 @@ def main() -> None:
             out = folder / f"out{processes}"
             command = [sys.executable, "-m", "v2m", "prepare", *settings, f"--processes={processes}", "--quiet"]
             command += ["--vocals=remove"] * args.separate
-            elapsed, peak = seconds_and_peak(*command, str(folder / "videos"), str(out))
+            elapsed, _, peak = measure(*command, str(folder / "videos"), str(out))
             size = sum(path.stat().st_size for path in out.glob("*.tar"))
             results.append((processes, args.count * args.seconds / elapsed, peak))
             print(f"{processes} processes: {elapsed:.1f} s, {peak:.0f} MB at the peak, {size / 1e6:.1f} MB of shards")

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from tests.media.audio_checks import bursts, drums, ebur128, stereo, tone
+from v2m.analysis import loudness
 from v2m.analysis.loudness import integrated_loudness, peak_envelope, true_peak
 from v2m.core.types import Audio
 
@@ -65,3 +66,16 @@ def test_peak_envelope_locates_the_peaks() -> None:
     envelope = peak_envelope(samples, 32)
     assert len(envelope) == 1563
     assert set(np.flatnonzero(envelope > 0.49)) == {0, 191, 192, 968, 1562}
+
+
+@pytest.mark.parametrize("count", [1, 40_000, 57_344, 300_001])
+def test_blocks_in_threads_are_those_of_one_after_the_other(count: int) -> None:
+    """The plain form: each block cut out of the padded samples, one after the other."""
+    samples = np.random.default_rng(count).normal(0, 0.1, (2, count)).astype(np.float32)
+    step, lead, size = 6144, loudness.PEAK_MARGIN, loudness.PEAK_BLOCK
+    inner = slice(4 * lead, 4 * (lead + step))
+    padded = np.pad(samples, ((0, 0), (lead, size + step)))
+    blocks = [padded[:, start : start + size] for start in range(0, count, step)]
+    peaks = [np.abs(4 * np.fft.irfft(np.fft.rfft(block), 4 * size)[:, inner]).max(0) for block in blocks]
+    expected = np.concatenate(peaks).reshape(-1, 4 * 32).max(1)[: -(-count // 32)]
+    assert (peak_envelope(samples, 32) == expected).all()

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.robustness.media_makers import MediaMaker, read_number
-from v2m.media import video
+from v2m.media import decoder_process, video
 from v2m.media.decoder_process import DecoderProcess, DecoderProcessError
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+EXAMPLE = Path(__file__).parents[2] / "data" / "examples" / "bunny_wakes.mp4"
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +197,21 @@ def test_decoder_killed_from_outside_raises_memory_error(maker: MediaMaker) -> N
     os.kill(child, signal.SIGKILL)
     with pytest.raises(MemoryError, match="the system ended the decoder"):
         list(scan)
+
+
+def test_a_process_that_was_started_ahead_is_taken_once() -> None:
+    """By the first video of its memory limit; the next one gets a process of its own."""
+    decoder_process.start_ahead([str(EXAMPLE)])
+    (started,) = (process._process for process in decoder_process._idle)
+    other = video.open(EXAMPLE, video.Limits(memory=3_000_000_000))
+    first, second = video.open(EXAMPLE), video.open(EXAMPLE)
+    used = [opened.source._process._process for opened in (other, first, second)]  # type: ignore[attr-defined]
+    assert used[1] is started
+    assert len(set(used)) == 3
+    assert first.frames([0.0]).shape == second.frames([0.0]).shape
+
+
+def test_no_process_is_started_ahead_without_a_file(tmp_path: Path) -> None:
+    before = child_pids(os.getpid())
+    decoder_process.start_ahead(["--help", str(tmp_path / "gone.mp4")])
+    assert child_pids(os.getpid()) == before

@@ -6,12 +6,14 @@ must not be filtered at once. Tested against ffmpeg's ebur128. C channels (1 or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from v2m.core import mapped_array
+from v2m.core.threads import map_in_threads
 from v2m.core.timing import angular_frequency, seconds_to_samples
 from v2m.core.types import Audio, Floats
 
@@ -20,6 +22,8 @@ SETTLING_SAMPLES = 1 << 13  # samples after which the K-weighting's response has
 PEAK_BLOCK, PEAK_MARGIN = 1 << 13, 1 << 10
 OVERSAMPLING = 4
 ABSOLUTE_GATE, RELATIVE_GATE = -70.0, -10.0
+GROUP_SAMPLES = 1 << 17  # of the blocks that one thread takes at a time
+Block = TypeVar("Block", bound=np.ndarray)
 
 
 def integrated_loudness(audio: Audio) -> float:
@@ -62,11 +66,16 @@ def k_weighted_power(samples: NDArray[np.float32], sample_rate: int, hop: int) -
     response = _k_weighting_response(sample_rate)
     step = (BLOCK - SETTLING_SAMPLES) // hop * hop
     assert step > 0, f"hop {hop} exceeds a block"
-    settled, power = slice(SETTLING_SAMPLES, SETTLING_SAMPLES + step), []
-    for block in _overlapping_blocks(samples, step, SETTLING_SAMPLES, BLOCK):
-        filtered = np.fft.irfft(np.fft.rfft(block) * response, BLOCK)[:, settled]
+    settled = slice(SETTLING_SAMPLES, SETTLING_SAMPLES + step)
+
+    def block_power(block: NDArray[np.float32]) -> Floats:
+        spectrum = np.fft.rfft(block)
+        spectrum *= response
+        filtered = np.fft.irfft(spectrum, BLOCK)[:, settled]
         total = np.square(filtered, dtype=np.float32).sum(axis=0, dtype=np.float32)
-        power.append(total.reshape(-1, hop).mean(axis=1, dtype=np.float64))
+        return total.reshape(-1, hop).mean(axis=1, dtype=np.float64)
+
+    power = [*_map_blocks(block_power, samples, step, SETTLING_SAMPLES, BLOCK)]
     return np.concatenate(power)[: -(-samples.shape[1] // hop)] if power else np.zeros(0)
 
 
@@ -74,21 +83,39 @@ def peak_envelope(samples: NDArray[np.float32], hop: int) -> Floats:
     """(C, N) → (H,): the true peak of every `hop` samples over all channels, as an amplitude."""
     step = (PEAK_BLOCK - 2 * PEAK_MARGIN) // hop * hop
     size, inner = OVERSAMPLING * PEAK_BLOCK, slice(OVERSAMPLING * PEAK_MARGIN, OVERSAMPLING * (PEAK_MARGIN + step))
-    peaks = []
-    for block in _overlapping_blocks(samples, step, PEAK_MARGIN, PEAK_BLOCK):
+
+    def block_peaks(block: NDArray[np.float32]) -> NDArray[np.float32]:
         upsampled = OVERSAMPLING * np.fft.irfft(np.fft.rfft(block), size)[:, inner]
-        peaks.append(np.abs(upsampled).max(axis=0).reshape(step // hop, -1).max(axis=1))
+        return np.abs(upsampled).max(axis=0).reshape(step // hop, -1).max(axis=1)
+
+    peaks = [*_map_blocks(block_peaks, samples, step, PEAK_MARGIN, PEAK_BLOCK)]
     return np.concatenate(peaks)[: -(-samples.shape[1] // hop)].astype(float) if peaks else np.zeros(0)
 
 
-def _overlapping_blocks(samples: NDArray[np.float32], step: int, lead: int, size: int) -> Iterator[NDArray[np.float32]]:
-    """Yield blocks (C, `size`), `step` apart, the first `lead` samples early; zeros beyond the ends."""
-    for start in range(0, samples.shape[1], step):
-        low, high = start - lead, start - lead + size
-        block = samples[:, max(low, 0) : high]
-        yield np.pad(block, ((0, 0), (max(-low, 0), size - max(-low, 0) - block.shape[1])))
-        if start % mapped_array.CHUNK < step:
-            mapped_array.release_pages()
+def _map_blocks(
+    function: Callable[[NDArray[np.float32]], Block], samples: NDArray[np.float32], step: int, lead: int, size: int
+) -> Iterator[Block]:
+    """Yield `function` of blocks (C, `size`), `step` apart, the first `lead` samples early.
+
+    Beyond the ends are zeros.
+    """
+
+    def map_group(starts: range) -> list[Block]:
+        return [function(_padded(samples, start - lead, size)) for start in starts]
+
+    starts = range(0, samples.shape[1], step)
+    length = max(1, GROUP_SAMPLES // step)
+    groups = (starts[first : first + length] for first in range(0, len(starts), length))
+    for results in map_in_threads(map_group, groups):
+        yield from results
+        mapped_array.release_pages()
+
+
+def _padded(samples: NDArray[np.float32], low: int, size: int) -> NDArray[np.float32]:
+    block = samples[:, max(low, 0) : low + size]
+    if block.shape[1] == size:
+        return block
+    return np.pad(block, ((0, 0), (max(-low, 0), size - max(-low, 0) - block.shape[1])))
 
 
 def _k_weighting_response(sample_rate: int) -> NDArray[np.complex64]:

@@ -12,6 +12,8 @@ n frames of a chunk, F all frames, H height, W width, R rows and C columns of th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +30,7 @@ NUM_RIVALS = 3  # larger changes around a candidate that make it movement; fewer
 FLAT_DEVIATION = 0.03  # mean absolute deviation of a flat picture, so that noise in the dark is no change
 GRID_CHANGE, GRID_RATIO, GRID_NOISE = 0.22, 2.5, 0.03
 HISTOGRAM_CHANGE, HISTOGRAM_RATIO, HISTOGRAM_NOISE = 0.2, 3.0, 0.01
+CACHE_FRAMES = 8  # of some 100 pixels' width
 BLOCK_FRAMES = 10_000  # frames whose context is in memory at once
 BLACK_LEVEL = 0.02  # mean and deviation of luma under which a frame shows nothing
 MIN_BLACK_S = 0.5  # after which a fade-in counts, whether or not the black began with a fade
@@ -88,20 +91,30 @@ def coarse_grid(frames: Pixels) -> Array:
 
 def _color_histogram(frames: Pixels) -> Array:
     """(n, 3 · bins) shares of luma, R − luma and B − luma, split linearly between two bins."""
+    return np.concatenate([_block_histogram(frames[part]) for part in frame_blocks(len(frames))])
+
+
+def _block_histogram(frames: Pixels) -> Array:
     colors = frames.reshape(len(frames), -1, 3).astype(np.float32) / 255
     luma = colors @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     axes = (luma, np.clip(colors[..., 0] - luma + 0.5, 0, 1), np.clip(colors[..., 2] - luma + 0.5, 0, 1))
-    first = np.arange(len(frames))[:, None] * HISTOGRAM_BINS
+    count = len(frames) * HISTOGRAM_BINS
+    first = np.arange(0, count, HISTOGRAM_BINS)[:, None]
     parts = []
     for values in axes:
         position = values * (HISTOGRAM_BINS - 1)
         low = np.minimum(position.astype(np.int32), HISTOGRAM_BINS - 2)
-        share = position - low
-        count = len(frames) * HISTOGRAM_BINS
-        bins = np.bincount((low + first).ravel(), (1 - share).ravel(), count)
-        bins += np.bincount((low + first + 1).ravel(), share.ravel(), count)
+        number = (low + first).ravel()
+        upper = np.bincount(number, (position - low.astype(np.float32)).ravel(), count)  # what the next bin gets
+        bins = np.bincount(number, minlength=count) - upper
+        bins[1:] += upper[:-1]
         parts.append(bins.reshape(len(frames), HISTOGRAM_BINS) / luma.shape[1])
     return np.concatenate(parts, 1).astype(np.float32)
+
+
+def frame_blocks(count: int) -> Iterator[slice]:
+    """Yield slices of `count` frames, so small that work on them stays in the processor's cache."""
+    return (slice(first, first + CACHE_FRAMES) for first in range(0, count, CACHE_FRAMES))
 
 
 def _lagged_differences(vectors: Array, num_new: int) -> Array:

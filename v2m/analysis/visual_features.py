@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from v2m.analysis.shots import ShotDetector, coarse_grid
+from v2m.analysis.shots import ShotDetector, coarse_grid, frame_blocks
 from v2m.analysis.transitions import TransitionDetector
 from v2m.core.timing import mean_rate
 from v2m.core.types import Floats, Pixels, ProgressFn, VisualFeatures
@@ -75,8 +75,13 @@ def extract_features(source: FrameScanner, duration: float, progress: ProgressFn
 
 def _luma_statistics(frames: Pixels) -> np.ndarray:
     """(3, n) mean and standard deviation of luma and mean saturation of each frame."""
+    return np.concatenate([_block_statistics(frames[part]) for part in frame_blocks(len(frames))], 1)
+
+
+def _block_statistics(frames: Pixels) -> np.ndarray:
     luma = frames.reshape(len(frames), -1, 3).astype(np.float32) @ (LUMA_WEIGHTS / 255)
-    high, low = frames.max(-1), frames.min(-1)
+    red, green, blue = (frames[..., channel] for channel in range(3))  # .max(-1) takes ten times as long
+    high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     saturation = (high - low) / np.maximum(high, DARK_LEVEL).astype(np.float32)
     return np.stack([luma.mean(1), luma.std(1), saturation.mean((1, 2))])
 
@@ -84,10 +89,11 @@ def _luma_statistics(frames: Pixels) -> np.ndarray:
 def _downsample_luma(frames: Pixels) -> np.ndarray:
     """(n, H / 2, W / 2) luma 0–1 of blocks of 2 × 2 pixels, which halves the grain."""
     luma = frames.astype(np.float32) @ (LUMA_WEIGHTS / 255)
-    n, height, width = luma.shape
+    _, height, width = luma.shape
     if min(height, width) < 4:
         return luma
-    return luma[:, : height // 2 * 2, : width // 2 * 2].reshape(n, height // 2, 2, width // 2, 2).mean((2, 4))
+    top, bottom = (luma[:, first : height // 2 * 2 : 2, : width // 2 * 2] for first in (0, 1))
+    return ((top[..., ::2] + top[..., 1::2]) + (bottom[..., ::2] + bottom[..., 1::2])) / np.float32(4)
 
 
 def _normal_flow(luma: np.ndarray, before: np.ndarray) -> np.ndarray:
@@ -113,8 +119,9 @@ def _to_rate(times: Floats, moves: Floats, cuts: list[float]) -> Floats:
 
 def _count_colors(frames: Pixels) -> np.ndarray:
     """(2¹⁵,) number of pixels of each color of 5 bits a channel."""
-    red, green, blue = (frames[..., channel].astype(np.int32) >> 3 for channel in range(3))
-    return np.bincount(((red << 10) | (green << 5) | blue).ravel(), minlength=1 << 15)
+    red, green, blue = (frames[..., channel] for channel in range(3))
+    code = (red & 0xF8).astype(np.uint16) << 7 | (green & 0xF8).astype(np.uint16) << 2 | blue >> 3
+    return np.bincount(code.ravel(), minlength=1 << 15)
 
 
 def _hues_and_warmth(count: np.ndarray) -> tuple[Floats, float]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import v2m
 from v2m.cli.runner import with_flags
 from v2m.core import errors
+from v2m.media.decoder_process import start_ahead
 
 COMMANDS = {
     "score": "write each video again with background music (the default)",
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"v2m {v2m.__version__}\n")
         return 0
     name, rest = (words[0], words[1:]) if words[0] in COMMANDS else ("score", words)
+    if name == "score":
+        start_ahead(rest)  # it takes as long as the import
     try:
         command = importlib.import_module(f"v2m.cli.{name}")
     except (ImportError, KeyboardInterrupt) as error:  # Lightning's commands import it at their top

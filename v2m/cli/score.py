@@ -16,6 +16,7 @@ from jsonargparse import Namespace
 from v2m.cli.engine import ENGINE_FLAGS, add_engine_arguments, build_engine
 from v2m.cli.runner import exit_if_terminated, run_command, with_flags
 from v2m.core import errors, progress
+from v2m.core.allocator import reuse_freed_memory
 from v2m.core.arguments import OneLineParser, to_plain
 from v2m.core.engine import Engine
 from v2m.core.errors import UsageError
@@ -203,6 +204,7 @@ def _build_inpaint_request(seconds: str | None, source: str | None) -> InpaintRe
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it speaks of its caches
+    reuse_freed_memory()
     return run_command(_run, argv, name="infer.py", flags=FLAGS)
 
 

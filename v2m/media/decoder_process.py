@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from typing import Any
 import v2m
 from v2m.core.errors import InvalidInputError
 from v2m.media.ffmpeg import raise_if_stopped
+
+MEMORY_LIMIT = 4_000_000_000  # bytes of address space, by default
+_idle: list[DecoderProcess] = []  # at most one, started ahead
 
 
 class DecoderProcessError(Exception):
@@ -40,7 +43,7 @@ class DecoderProcess:
         `timeout` is the seconds of waiting for replies, all together. Raises InvalidInputError where the child refuses
         the file, DecoderProcessError where it fails at it, OSError for a full disk.
         """
-        process = self._process or self._start()
+        process = self._process or self._adopt() or self._start()
         pipe, complete = _TimedPipe(process, timeout), False
         try:
             pipe.write(json.dumps(message).encode() + b"\n")
@@ -69,6 +72,18 @@ class DecoderProcess:
             self._finalizer()
         self._process = self._finalizer = None
 
+    def _adopt(self) -> subprocess.Popen[bytes] | None:
+        """Take over the process that was started ahead; return None where there is none with the same limit."""
+        for other in _idle:
+            if other._memory_limit == self._memory_limit and other._process is not None:
+                _idle.remove(other)
+                assert other._finalizer is not None
+                other._finalizer.detach()
+                self._process = other._process
+                self._finalizer = weakref.finalize(self, _kill, self._process)
+                return self._process
+        return None
+
     def _start(self) -> subprocess.Popen[bytes]:
         paths = [str(Path(v2m.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {
@@ -82,6 +97,20 @@ class DecoderProcess:
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=null, bufsize=0, env=environment)
         self._finalizer = weakref.finalize(self, _kill, self._process)
         return self._process
+
+
+def start_ahead(argv: Sequence[str], memory_limit: int = MEMORY_LIMIT) -> None:
+    """Start a process for the first `DecoderProcess`, where a command names a file or folder.
+
+    While the command's modules are imported, those of the process are, too.
+    """
+    if None in {sys.stdin, sys.stdout, sys.stderr}:  # a pipe would take the number of the one that is closed
+        return
+    if not any(map(os.path.exists, argv)):
+        return
+    process = DecoderProcess(memory_limit)
+    process._start()
+    _idle[:] = [process]
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

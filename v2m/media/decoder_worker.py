@@ -75,6 +75,9 @@ def send_reply(out: BinaryIO, header: dict[str, Any], payload: np.ndarray | None
 
 
 def serve(requests: queue.SimpleQueue[bytes], out: BinaryIO) -> NoReturn:
+    with suppress(Exception):  # a request says what is wrong; most processes start before they get one
+        import v2m.media.probe
+        import v2m.media.webp  # noqa: F401
     while True:
         request = json.loads(requests.get())
         try:

@@ -44,7 +44,8 @@ PROBED_FORMATS = (*VIDEO_FORMATS, *AUDIO_FORMATS, *MORE_AUDIO_FORMATS, *ELEMENTA
 OPEN_TIMEOUT_S = 10.0
 MIN_DECODABLE_RATIO = 0.25  # of the packets; encrypted or misnamed streams give a few frames of noise
 CHUNK_BYTES = 1 << 20
-NUM_THREADS = min(8, os.cpu_count() or 1)  # each frame thread holds frames: 8K on 16 of them would need gigabytes
+# Two a core: with one, cores wait while a frame is scaled.
+NUM_THREADS = min(8, 2 * (os.cpu_count() or 1))  # each frame thread holds frames: 8K on 16 of them would need gigabytes
 SINGLE_THREADED_CODECS = {"vp9"}  # decord fails on them with more than one thread
 TimedFrame = tuple[float, VideoFrame]
 
@@ -260,7 +261,8 @@ class _FrameConverter:
     def __call__(self, frame: VideoFrame) -> Pixels:
         if self._last is None or self._last[0] is not frame:
             width, height = self._size
-            scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.AREA)
+            area = Interpolation.AREA
+            scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=area, threads=1)
             self._last = frame, self._orientation.apply(scaled.to_ndarray())  # type: ignore[arg-type]
         return self._last[1]
 

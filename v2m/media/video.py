@@ -21,7 +21,7 @@ import numpy as np
 from v2m.core.errors import InvalidInputError
 from v2m.core.timing import Seconds, frame_index_at, time_grid
 from v2m.core.types import ConvertFn, Floats, FrameSource, Pixels, ProgressFn, Stream, Video, VisualFeatures
-from v2m.media.decoder_process import DecoderProcess, DecoderProcessError
+from v2m.media.decoder_process import MEMORY_LIMIT, DecoderProcess, DecoderProcessError
 from v2m.media.webp import WebPAnimation, read_animation
 
 Decoder = Literal["auto", "decord", "pyav"]
@@ -55,7 +55,7 @@ class Limits:
     pixels: int = 8192 * 8192
     frames: int = 500_000
     total_pixels: float = 1e12
-    memory: int = 4_000_000_000
+    memory: int = MEMORY_LIMIT
     probe_timeout: float = 20.0
     read_timeout: float = 60.0
 

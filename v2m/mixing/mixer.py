@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
     progress: ProgressFn | None = None,
+    plan: StreamPlan | None = None,
 ) -> MixReport:
     """Write `video` with `music` to `out`, its pictures copied bit for bit.
 
@@ -115,6 +117,7 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
             mp4, mov, mkv and webm; other names in mkv and webm only; none in MPEG streams.
         overwrite: Whether `out` may be replaced.
         progress: The share of the audio that ffmpeg has read.
+        plan: What `validate_streams` has returned for these arguments, where it was called before.
 
     Raises:
         UsageError: As `validate_output` and `validate_streams`; the span lies outside the video.
@@ -126,23 +129,32 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
     assert video.start == 0, "the mixer takes the whole video; config.start and config.end choose a range"
     config = config or MixConfig()
     validate_output(video, out, overwrite)
-    plan, container = validate_streams(video, out, config), container_for(out)
+    plan, container = plan or validate_streams(video, out, config), container_for(out)
     if not 1 <= music.channels <= 2 or not len(music):
         raise ValueError(f"music must be mono or stereo and not empty, not {music.samples.shape}")
     if not all(np.isfinite(music.samples[:, part]).all() for part in mapped_array.chunks(len(music))):
         raise ValueError("music holds NaN or infinite samples")
-    mixdown = mix_tracks(video, music, config)
-    job = MuxJob(video, container, mixdown.audio, np.ones(0), plan.streams, metadata or {})
+    with ThreadPoolExecutor(1) as pool:  # reading the file's packets takes longer than mixing
+        nal_units = not is_same_format(video, container)
+        fingerprint = pool.submit(fingerprint_streams, video.media_path, nal_units=nal_units)
+        mixdown = mix_tracks(video, music, config)
+        levels = Levels.from_audio(mixdown.audio)
+        source = fingerprint.result()
+    job = MuxJob(
+        video, container, mixdown.audio, np.ones(0), plan.streams, metadata or {}, hvc1_streams=source.hvc1_streams
+    )
     original = video.audio_track(config.track)
     if original is not None and job.of_kind("audio"):
         job = replace(job, language=original.language)
     target, ceiling = mixdown.target_loudness, config.true_peak
-    with temporary_sibling(out) as temporary:
-        mastering, decoded, peak = _write_below_ceiling(job, target, ceiling, temporary, progress)
-        output = take_inventory(temporary)
+    with temporary_sibling(out) as temporary, ThreadPoolExecutor(1) as pool:
+        mastering, decoded, peak = _write_below_ceiling(job, levels, source, target, ceiling, temporary, progress)
+        inventory = pool.submit(take_inventory, temporary)
+        loudness = range_loudness = integrated_loudness(decoded)
+        if mixdown.music_range != slice(0, len(decoded)):
+            range_loudness = integrated_loudness(Audio(decoded.samples[:, mixdown.music_range], SAMPLE_RATE))
+        output = inventory.result()
         publish(temporary, out)
-    loudness = integrated_loudness(decoded)
-    range_loudness = integrated_loudness(Audio(decoded.samples[:, mixdown.music_range], SAMPLE_RATE))
     return MixReport(
         duration=samples_to_seconds(len(decoded), SAMPLE_RATE),
         sample_rate=SAMPLE_RATE,
@@ -167,12 +179,19 @@ def mix(  # noqa: PLR0917 - what, with what, where to, how
     )
 
 
-def _write_below_ceiling(
-    job: MuxJob, target: float | None, ceiling: float, temporary: Path, progress: ProgressFn | None
+def _write_below_ceiling(  # noqa: PLR0917 - what, measured how, to which levels, where to
+    job: MuxJob,
+    levels: Levels,
+    source: StreamFingerprint,
+    target: float | None,
+    ceiling: float,
+    temporary: Path,
+    progress: ProgressFn | None,
 ) -> tuple[Mastering, Audio, float]:
-    """Write until the decoded peaks fit under `ceiling`; return mastering, decoded audio, true peak."""
-    source = fingerprint_streams(job.video.media_path, nal_units=not is_same_format(job.video, job.container))
-    job, levels = replace(job, hvc1_streams=source.hvc1_streams), Levels.from_audio(job.audio)
+    """Write until the decoded peaks fit under `ceiling`; return mastering, decoded audio, true peak.
+
+    `levels` are those of the job's audio, `source` is the fingerprint of its video file.
+    """
     attempt = 0
     while True:
         attempt += 1

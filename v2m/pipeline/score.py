@@ -6,6 +6,7 @@ import glob
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -220,13 +221,15 @@ class _Job:
             self.clip, self.section, [candidate.soundtrack for candidate in ranked],
             plan=self.plan, extras=self.extras, folder=self.outputs.folder, is_signed=self.c2pa is not None,
         )  # fmt: skip
-        with self.outputs.staged() as staged:
+        with self.outputs.staged() as staged, ThreadPoolExecutor(1) as pool:
+            input_digest = pool.submit(sidecar.sha256_file, self.clip.path)  # while ffmpeg encodes
             with self.stages("Mixing and writing") as progress:
                 comment = sidecar.container_comment(self.recipe.name)
                 watermark, music = prepared.watermark, best.soundtrack.audio
                 if watermark is not None:
                     music = watermark.embed(music)
-                report = mixer.mix(self.clip, music, staged.video, self.recipe.mix, comment, False, progress)
+                mix = self.recipe.mix
+                report = mixer.mix(self.clip, music, staged.video, mix, comment, False, progress, self.plan)
                 for other in others:
                     audio.save(other.soundtrack.audio, staged.wav(other.seed))
                     if self.extras.report:
@@ -236,8 +239,9 @@ class _Job:
                 manifest = self._sign(staged)
             self.clock.lap("mix")
             record = sidecar.build(
-                clip=self.clip, section=self.section, outputs=self.outputs, staged=staged, tagger=self.tagger,
-                generator=self.generator, recipe=self.recipe, tags=tags, candidates=ranked, mix=report,
+                clip=self.clip, input_sha256=input_digest.result(), section=self.section, outputs=self.outputs,
+                staged=staged, tagger=self.tagger, generator=self.generator, recipe=self.recipe, tags=tags,
+                candidates=ranked, mix=report,
                 warnings=warnings, licenses=prepared.licenses, watermark=found, c2pa=manifest,
             )  # fmt: skip
             sidecar.write(record, staged.sidecar)

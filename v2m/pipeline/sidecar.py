@@ -49,6 +49,7 @@ def container_comment(recipe: str | None) -> dict[str, str]:
 def build(
     *,
     clip: Video,
+    input_sha256: str,
     section: Video,
     outputs: Outputs,
     staged: Outputs,
@@ -63,7 +64,7 @@ def build(
     watermark: Mapping[str, Any] | None = None,
     c2pa: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The record of one finished run; `candidates` come best first. Plain values only.
+    """The record of one finished run, of plain values; `candidates` come best first.
 
     Nothing in it depends on the time, or on the folder of the outputs: the same run gives the same bytes; except for a
     C2PA manifest, which has a number and a signature of its own each time.
@@ -75,7 +76,7 @@ def build(
         "v2m": v2m.__version__,
         "input": {
             "file": str(clip.path),
-            "sha256": sha256_file(clip.path),
+            "sha256": input_sha256,
             "bytes": stat.st_size,
             "modified_ns": stat.st_mtime_ns,
             "container": clip.container,

@@ -50,7 +50,7 @@ WINDOW_S = 3.0  # over which the surrounding power is averaged
 THRESHOLD_DB = 6.0  # of a peak above the surrounding power
 RATIO = 5.0
 ATTACK_DB_PER_S, RELEASE_DB_PER_S = 1500.0, 50.0
-BLOCK_STEPS = 1024  # processed at once: bounds the memory
+BLOCK_SAMPLES = 1 << 15  # processed at once, in whole steps: what is computed stays in the processor's cache
 # Leveling of sections
 LEVELING_STEP_S = 0.1
 LEVELING_WINDOW_S = 4.0  # over which a section's power is averaged
@@ -102,17 +102,22 @@ class MixBus:
 
     def process(self, stem: str, block: NDArray[np.float32]) -> NDArray[np.complex64]:
         """Return the spectrum (2, fft_size/2+1) of `block` (2, ≤ hop) with the stem's EQ and reverb."""
-        dry = np.fft.rfft(block, self.fft_size) * self._eq[stem]
-        wet = ((1.0 - _CROSSFEED) * dry + _CROSSFEED * dry[::-1]) * self._reverb_response
-        return (dry + self._wet_level * _STEM_EQ[stem][1] * wet).astype(np.complex64)
+        dry = np.fft.rfft(block, self.fft_size)
+        dry *= self._eq[stem]
+        wet = (1.0 - _CROSSFEED) * dry
+        wet += _CROSSFEED * dry[::-1]
+        wet *= self._reverb_response
+        wet *= self._wet_level * _STEM_EQ[stem][1]
+        dry += wet
+        return dry.astype(np.complex64, copy=False)
 
     def dry_spectrum(self, block: NDArray[np.float32]) -> NDArray[np.complex64]:
         """Return the spectrum of `block` unprocessed, as for vinyl noise, which is not in the reverb."""
-        return np.fft.rfft(block, self.fft_size).astype(np.complex64)
+        return np.fft.rfft(block, self.fft_size).astype(np.complex64, copy=False)
 
     def to_samples(self, spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
         """Return samples (2, fft_size): a block and its reverb tail."""
-        return np.fft.irfft(spectrum, self.fft_size).astype(np.float32)
+        return np.fft.irfft(spectrum, self.fft_size).astype(np.float32, copy=False)
 
 
 def _butterworth(size: int, sample_rate: int, corner_hz: float, *, highpass: bool) -> NDArray[np.complex64]:
@@ -133,7 +138,7 @@ def compress(mix: NDArray[np.float32], stems: Sequence[NDArray[np.float32]], sam
     step = max(1, seconds_to_samples(GAIN_STEP_S, sample_rate))
     curve = gain_reduction(*_measure_levels(mix, step))
     points = (np.arange(len(curve)) + 0.5) * step
-    for part in mapped_array.chunks(mix.shape[1], BLOCK_STEPS * step):
+    for part in mapped_array.chunks(mix.shape[1], max(1, BLOCK_SAMPLES // step) * step):
         samples = np.arange(part.start, part.stop)
         gain = (10.0 ** (-np.interp(samples, points, curve) / 20.0)).astype(np.float32)
         for audio in (mix, *stems):
@@ -159,7 +164,7 @@ def level_sections(
     excess = 10.0 * np.log10(surrounding[first : first + len(power)] / total + 1e-9)
     gains = np.clip((share - 1.0) * excess, -MAX_LEVELING_DB, MAX_LEVELING_DB)
     points = (np.arange(len(gains)) + 0.5) * step
-    for part in mapped_array.chunks(mix.shape[1], BLOCK_STEPS * step):
+    for part in mapped_array.chunks(mix.shape[1], max(1, BLOCK_SAMPLES // step) * step):
         samples = np.arange(part.start, part.stop)
         gain = (10.0 ** (np.interp(samples, points, gains) / 20.0)).astype(np.float32)
         for audio in (mix, *stems):
@@ -169,7 +174,7 @@ def level_sections(
 def _measure_levels(mix: NDArray[np.float32], step: int) -> tuple[Floats, Floats]:
     """Return peak (G,) and mean square (G,) of each `step` samples of both channels."""
     peaks, powers = [], []
-    for part in mapped_array.chunks(mix.shape[1], BLOCK_STEPS * step):
+    for part in mapped_array.chunks(mix.shape[1], max(1, BLOCK_SAMPLES // step) * step):
         block = np.abs(mix[:, part]).astype(float)
         edges = np.arange(0, block.shape[1], step)
         peaks.append(np.maximum.reduceat(block.max(0), edges))

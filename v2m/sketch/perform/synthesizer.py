@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from v2m.core import mapped_array
 from v2m.core.disk_space import check_space
+from v2m.core.threads import map_in_threads
 from v2m.core.timing import db_to_gain, samples_to_seconds, seconds_to_samples, time_grid
 from v2m.core.types import Floats, ProgressFn
 from v2m.sketch.compose.lead_sheet import LeadSheet, Part
@@ -210,13 +211,19 @@ def render_mix(
     check_space((1 + len(groups) * stems) * 8 * count)
     mix = mapped_array.zeros((2, count))
     stem_audio = {stem: mapped_array.zeros((2, count)) for stem in groups} if stems else {}
-    for start in range(0, count, bus.hop):
+    starts = range(0, count, bus.hop)
+    blocks = ((stem, next(source)) for _ in starts for stem, source in sources.items())
+    spectra = map_in_threads(lambda item: bus.process(*item) if item[1].any() else None, blocks)
+    for start in starts:
         total = np.zeros((2, bus.fft_size // 2 + 1), np.complex64)
         size = min(bus.fft_size, count - start)
-        for stem, source in sources.items():
-            spectrum = bus.process(stem, next(source))
+        for stem in sources:
+            spectrum = next(spectra)
             if stem == "effects" and noises:
-                spectrum += bus.dry_spectrum(noises.render(start, start + bus.hop))
+                noise = bus.dry_spectrum(noises.render(start, start + bus.hop))
+                spectrum = noise if spectrum is None else spectrum + noise
+            if spectrum is None:  # silence
+                continue
             total += spectrum
             if stems:
                 stem_audio[stem][:, start : start + size] += bus.to_samples(spectrum)[:, :size]

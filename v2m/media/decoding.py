@@ -44,8 +44,7 @@ PROBED_FORMATS = (*VIDEO_FORMATS, *AUDIO_FORMATS, *MORE_AUDIO_FORMATS, *ELEMENTA
 OPEN_TIMEOUT_S = 10.0
 MIN_DECODABLE_RATIO = 0.25  # of the packets; encrypted or misnamed streams give a few frames of noise
 CHUNK_BYTES = 1 << 20
-# Two a core: with one, cores wait while a frame is scaled.
-NUM_THREADS = min(8, 2 * (os.cpu_count() or 1))  # each frame thread holds frames: 8K on 16 of them would need gigabytes
+NUM_THREADS = min(8, os.cpu_count() or 1)  # each frame thread holds frames: 8K on 16 of them would need gigabytes
 SINGLE_THREADED_CODECS = {"vp9"}  # decord fails on them with more than one thread
 TimedFrame = tuple[float, VideoFrame]
 

@@ -32,15 +32,25 @@ from v2m.models.inference.cpu_kernels import cpu_name
 from v2m.models.inference.fast_linear import Precision
 from v2m.models.inference.kernel_choice import choose_kernel
 
-STAGE_1 = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+STAGE_1: dict[str, Any] = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+}
 STAGE_1 |= {"num_key_value_heads": 4, "vocab_size": yue_lm.STAGE_1_VOCAB}
-STAGE_2 = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24, "num_attention_heads": 16}
+STAGE_2: dict[str, Any] = {
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+}
 STAGE_2 |= {"num_key_value_heads": 16, "vocab_size": yue_lm.STAGE_2_VOCAB}
 WINDOW_S = 6
 
 
 @torch.inference_mode()
-def random_llama(sizes: dict[str, int], precision: Precision) -> Any:
+def random_llama(sizes: dict[str, Any], precision: Precision) -> Any:
     """Return a random Llama whose linear layers are rounded, all else in bfloat16."""
     config = LlamaConfig(**sizes, max_position_embeddings=16384, rms_norm_eps=1e-5, tie_word_embeddings=False)
     with torch.device("meta"):

@@ -3,8 +3,8 @@
 The published loop calls `generate()` once a frame with all of the window so far; `refine_published` does the same on a
 random Llama in the published format, and `v2m.generators.yue.stage2.refine` must give the same tokens. Both refine the
 same windows, four per batch as published; `refine` alone also one window and several more. Times are CPU seconds of one
-thread, which other load changes little. `--runs` repeats both in turn: the median of their ratios, and all of them. Last
-line: one JSON object.
+thread, which other load changes little. `--runs` repeats both in turn: the median of their ratios, and all of them.
+Last line: one JSON object.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def test_broken_checkpoint_is_one_line(
         (["--stems"], (2, "cannot do --stems; it can do --melody")),
         (["--generator.window", "40"], (2, "window 40 s is longer than the 30 s")),
         (["--generator.stride", "30"], (2, "stride 30 s must lie between 0.5 and 29.5")),
-        (["--generator.precision", "int4"], (2, "int4")),
+        (["--generator.precision", "int3"], (2, "int3")),
         (["--generator.sampling.top_p", "0"], (2, "top_p 0 must lie above 0")),
         (["--generator.sampling.video_cfg_scale", "2"], (2, "video_cfg_scale has no effect")),
         (["--generator.device", "tpu"], (2, "device 'tpu' is none of this machine's")),

@@ -186,6 +186,23 @@ def test_decoding_works_without_the_kernels(tmp_path: Path, obstacle: str) -> No
     assert result.stdout.split() == ["torch", "2400.0"], result.stderr
 
 
+@pytest.mark.parametrize("capability", ["avx2", "default"])
+def test_kernels_that_are_offered_run_on_older_processors(capability: str) -> None:
+    """With the libraries' own switches: bfloat16 of oneDNN, for one, needs AVX-512."""
+    code = (
+        "import torch\n"
+        "from v2m.models.inference.kernel_choice import available_kernels\n"
+        "for precision in ('fp32', 'bf16', 'int8', 'int4'):\n"
+        "    for kernel in available_kernels(precision, torch.device('cpu')):\n"
+        "        layer = kernel.make(torch.eye(32), 2)\n"
+        "        x = torch.linspace(-1, 1, 64, dtype=kernel.dtype).view(2, 32)\n"
+        "        assert (layer(x) - x).abs().max() < 0.2, (precision, kernel.name)\n"
+    )
+    isa = {"avx2": "AVX2", "default": "SSE41"}[capability]
+    variables = {**os.environ, "ATEN_CPU_CAPABILITY": capability, "ONEDNN_MAX_CPU_ISA": isa}
+    subprocess.run([sys.executable, "-c", code], env=variables, check=True)
+
+
 def test_fastest_kernel_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[str] = []
 

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.reference import slow_models
+from v2m.core import compat
 from v2m.core.types import SamplingConfig
 from v2m.models import patterns
 from v2m.models.conditioning import CFGBranch, Condition, StepBias
-from v2m.models.inference import fast_linear
+from v2m.models.inference import fast_linear, inference_lm, kernel_choice
 from v2m.models.inference.decoder import Decoder, GenerationState
 from v2m.models.inference.inference_lm import InferenceLM
 from v2m.models.inference.kv_cache import MIN_PACKED_TOKENS, CrossKV, KVCache, PackedCrossKV, pack_masked_tokens
@@ -132,22 +133,26 @@ def logits(lm: LM, precision: fast_linear.Precision) -> tuple[Tensor, Tensor]:
     return stack.logits(out[:, -1]), lm(codes)[:, :, -1].flatten(1)
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("bf16", 0.05), ("int8", 0.05)])
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("bf16", 0.05), ("int8", 0.05), ("int4", 0.5)])
 def test_logits_match_the_model_within_rounding(precision: fast_linear.Precision, bound: float) -> None:
     result, expected = logits(model(), precision)
     assert result.dtype == torch.float32
     assert float((result - expected).abs().max() / expected.abs().max()) < bound
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-def test_logits_match_the_model_without_optimized_kernels(
-    monkeypatch: pytest.MonkeyPatch, precision: fast_linear.Precision
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("bf16", 0.05), ("int8", 0.05), ("int4", 0.5)])
+@pytest.mark.parametrize("name", ["onednn", "fbgemm", "torch"])
+def test_logits_match_the_model_by_every_kernel_of_pytorch(
+    monkeypatch: pytest.MonkeyPatch, precision: fast_linear.Precision, bound: float, name: str
 ) -> None:
-    monkeypatch.setattr(fast_linear, "onednn_ops", lambda: None)
-    monkeypatch.setattr(fast_linear, "has_int8_dynamic_kernel", lambda device: False)
+    monkeypatch.setenv("V2M_CPU_KERNELS", "0")
     monkeypatch.setattr(fast_linear, "has_int8_weight_kernel", lambda device: False)
+    kernels = {kernel.name: kernel for kernel in kernel_choice.available_kernels(precision, torch.device("cpu"))}
+    assert "torch" in kernels
+    assert "native" not in kernels
+    monkeypatch.setattr(inference_lm, "choose_kernel", lambda *_: kernels.get(name, kernels["torch"]))
     result, expected = logits(model(), precision)
-    assert float((result - expected).abs().max() / expected.abs().max()) < 0.05
+    assert float((result - expected).abs().max() / expected.abs().max()) < bound
 
 
 def test_pack_masked_tokens_moves_valid_tokens_first_and_trims() -> None:
@@ -161,7 +166,7 @@ def test_pack_masked_tokens_moves_valid_tokens_first_and_trims() -> None:
     assert pack_masked_tokens(Condition(tokens, mask), [0])[1] is None
 
 
-@pytest.mark.skipif(fast_linear.onednn_ops() is None, reason="PyTorch is built without oneDNN")
+@pytest.mark.skipif(not compat.onednn_supports(torch.bfloat16), reason="oneDNN lacks bfloat16 on this CPU")
 @pytest.mark.parametrize("heads", [6, 8, 16])
 @pytest.mark.parametrize("masked", [False, True])
 def test_packed_cross_attention_matches_sdpa(heads: int, masked: bool) -> None:

@@ -61,7 +61,7 @@ def available_kernels(precision: Precision, device: torch.device) -> list[Kernel
         kernels.append(Kernel("native", full, lambda weight, _: NativeLinear(weight, precision, native)))
     if precision in {"fp32", "bf16"}:
         dtype = full if precision == "fp32" else half
-        if on_cpu and compat.onednn_ops() is not None:
+        if on_cpu and compat.onednn_supports(dtype):
             kernels.append(Kernel("onednn", dtype, lambda weight, rows: OneDNNLinear(weight.to(dtype), rows)))
         kernels.append(Kernel("torch", dtype, lambda weight, _: DenseLinear(weight.to(dtype))))
     elif precision == "int8":

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from v2m.core import compat
 from v2m.models.conditioning import Condition
 from v2m.models.inference.cpu_kernels import POSITIONS, CPUKernels, QuantizedKV
-from v2m.models.inference.fast_linear import OneDNNLinear, onednn_ops
+from v2m.models.inference.fast_linear import OneDNNLinear
 
 PREFILL_STEPS = 256  # steps of a prompt in one forward: bounds the memory of their attention however long it is
 RESERVE_STEP = 64  # positions that a growing cache reserves at a time
@@ -248,8 +249,8 @@ class CrossKV(NamedTuple):
         if kernels is not None and self.keys.shape[3] % POSITIONS == 0:
             return QuantizedCrossKV(self, kernels)
         bf16_on_cpu = self.keys.device.type == "cpu" and self.keys.dtype == torch.bfloat16
-        is_faster = bf16_on_cpu and self.keys.shape[2] >= MIN_PACKED_TOKENS and onednn_ops() is not None
-        return PackedCrossKV(self) if is_faster else self
+        is_long = self.keys.shape[2] >= MIN_PACKED_TOKENS
+        return PackedCrossKV(self) if bf16_on_cpu and is_long and compat.onednn_supports(torch.bfloat16) else self
 
 
 class PackedCrossKV:

@@ -39,7 +39,7 @@ def measure(times: int) -> dict[str, Any]:
             size = kernel_choice.WEIGHT_BYTES[precision]
             for kernel in kernel_choice.available_kernels(precision, device):
                 read = kernel_choice.MEASURED_BYTES / size
-                size_read = (NATIVE_INT4_BYTES if kernel.name == "native" else TORCH_INT4_BYTES) if size < 1 else size
+                size_read = (NATIVE_INT4_BYTES if kernel.name.startswith("native") else TORCH_INT4_BYTES) if size < 1 else size
                 seconds = kernel_choice.measure_kernel(kernel, precision)
                 rates.setdefault(f"{precision} {kernel.name}", []).append(read * size_read / seconds / 1e9)
     return {name: round(statistics.median(values), 1) for name, values in rates.items()}

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from v2m.core.errors import UsageError
 from v2m.models.inference import cpu_kernels, kernel_choice
-from v2m.models.inference.cpu_kernels import KINDS, CPUKernels, QuantizedKV, WeightKind
+from v2m.models.inference.cpu_kernels import KINDS, ORDERS, CPUKernels, Order, QuantizedKV, WeightKind
 from v2m.models.inference.decoder import Decoder
 from v2m.models.inference.fast_linear import quantize_int4, quantize_int8
 from v2m.models.lm import LM, LMConfig
@@ -43,15 +43,17 @@ def relative_error(result: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("outputs", "inputs"), [(37, 100), (64, 256), (30, 31)])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("outputs", "inputs"), [(37, 100), (64, 256), (30, 31), (700, 1200)])
 def test_products_are_those_of_the_rounded_weight(
-    kernels: CPUKernels, kind: WeightKind, outputs: int, inputs: int
+    kernels: CPUKernels, kind: WeightKind, order: Order, outputs: int, inputs: int
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(outputs, inputs, generator=generator)
     weight[1] = 0
-    packed = kernels.pack(weight, kind)
+    packed = kernels.pack(weight, kind, order)
     rounded = kernels.unpack(packed)
+    assert torch.equal(rounded, kernels.unpack(kernels.pack(weight, kind)))
     for rows in (1, 2, 3, 4, 9):
         x, residual = torch.randn(rows, inputs, generator=generator), torch.randn(rows, outputs, generator=generator)
         x[0] *= 1000  # each vector has scales of its own

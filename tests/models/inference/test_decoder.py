@@ -149,7 +149,7 @@ def test_logits_match_the_model_by_every_kernel_of_pytorch(
     monkeypatch.setattr(fast_linear, "has_int8_weight_kernel", lambda device: False)
     kernels = {kernel.name: kernel for kernel in kernel_choice.available_kernels(precision, torch.device("cpu"))}
     assert "torch" in kernels
-    assert "native" not in kernels
+    assert not any(name.startswith("native") for name in kernels)
     monkeypatch.setattr(inference_lm, "choose_kernel", lambda *_: kernels.get(name, kernels["torch"]))
     result, expected = logits(model(), precision)
     assert float((result - expected).abs().max() / expected.abs().max()) < bound

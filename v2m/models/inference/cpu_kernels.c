@@ -1,17 +1,19 @@
 /* Linear layers of few vectors and attention of single queries on a CPU, which read packed weights and caches once.
 
-   Built and called by cpu_kernels.py. GCC's and clang's vectors of 64 bytes are used throughout: the compiler splits
-   them on processors with shorter registers. Instructions are named where it does not find them: for products, sums and
-   conversions of bytes.
+   Built and called by cpu_kernels.py. GCC's and clang's vectors are used throughout: of `WIDTH` bytes, a register, in
+   products with weights, elsewhere of 64 bytes, which the compiler splits on processors with shorter registers.
+   Instructions are named where it does not find them: for products, sums and conversions of bytes.
 
    Inputs are in blocks of 128, padded with zeros. Within a block of bytes, group k of 32 inputs lies in the 32-bit
-   lanes j with j % 4 = k of two vectors, so that one product of two vectors serves four groups, and the scales of a
-   block are four floats repeated (see below). Weights lie in the order in which they are read, one stream, which the
-   processor fetches ahead: tiles of 16 outputs; of each the segments of 8 blocks, so that their part of the vectors
-   stays in the innermost cache; of each four outputs at once, block by block.
+   lanes j with j % 4 = k, so that the sums of products of a whole block have the groups side by side, and its scales
+   are four floats repeated (see below).
 
-       lane      0   1   2   3   4   5  ...         lane j of vector v holds the inputs
+       lane      0   1   2   3   4   5  ...         lane j of 64 bytes v holds the inputs
        group     0   1   2   3   0   1  ...         32 * (j % 4) + 16 * v + 4 * (j / 4) + 0 ... 3
+
+   Four outputs are computed at once. Their weights lie in one of two orders; which one is read faster depends on the
+   processor. ROWS: each output's blocks after one another, and the four are a quarter of a thread's part apart, so that
+   the processor fetches four streams ahead. STREAM: the four side by side, block by block.
 
    R vectors, D inputs, O outputs, G heads, n queries of each, d dimension of a head, L positions that fit in a cache, e
    positions attended to. All pointers to packed data are aligned to 64 bytes. */
@@ -29,57 +31,81 @@
 #define BLOCK 128           /* inputs */
 #define GROUP 32            /* inputs with one scale */
 #define GROUPS (BLOCK / GROUP)
-#define MAX_ROWS 4          /* vectors that share one reading of a weight in registers */
-#define OUTPUTS 4           /* outputs that share one reading of the vectors */
-#define SEGMENT 8           /* blocks */
-#define CHUNK_BYTES 131072  /* of weights that a thread takes at a time, at most: longer streams are read faster */
-#define TILE 16             /* outputs that are computed one segment after the other */
-#define POSITIONS 16        /* keys that are multiplied at once */
+#define MAX_ROWS 4         /* vectors that share one reading of a weight in registers */
+#define OUTPUTS 4          /* outputs that share one reading of the vectors */
+#define SEGMENT 8          /* blocks whose products with all vectors are computed before the next ones' */
+#define PART_BYTES 262144  /* of weights that a thread takes at a time, at most: longer streams are read faster */
+#define TILE 16            /* outputs */
+#define POSITIONS 16       /* keys that are multiplied at once */
+#define KEY_AHEAD 2048     /* bytes of keys that are fetched ahead */
+#define VALUE_POSITIONS 32 /* whose values stay in the innermost cache */
 #define INLINE static inline __attribute__((always_inline))
+
+#if defined(__AVX512VNNI__)
+#define WIDTH 64
+#elif defined(__AVX2__)
+#define WIDTH 32
+#define REGISTER(name) _mm256_##name
+#define WORDS __m256i
+#else
+#define WIDTH 16
+#define REGISTER(name) _mm_##name
+#define WORDS __m128i
+#endif
+#if WIDTH == 64 || WIDTH == 32 && defined(__AVXVNNI__)
+#define HAS_VNNI 1 /* one instruction multiplies and adds four bytes */
+#else
+#define HAS_VNNI 0
+#endif
 
 typedef float f32 __attribute__((vector_size(64)));
 typedef int32_t i32 __attribute__((vector_size(64)));
 typedef uint32_t u32 __attribute__((vector_size(64)));
 typedef uint8_t u8 __attribute__((vector_size(64)));
+typedef float f32x4 __attribute__((vector_size(16)));
 typedef int8_t i8x16 __attribute__((vector_size(16)));
 typedef uint16_t u16x16 __attribute__((vector_size(32)));
+/* a register */
+typedef float vf __attribute__((vector_size(WIDTH)));
+typedef int32_t vi __attribute__((vector_size(WIDTH)));
+typedef uint32_t vu __attribute__((vector_size(WIDTH)));
+typedef uint8_t vb __attribute__((vector_size(WIDTH)));
+
+#define PARTS (BLOCK / WIDTH) /* registers of a block of bytes */
 
 enum { FP32, BF16, INT8, INT4 };
+enum { ROWS, STREAM };
 
-/* lane j: acc[j] + the sum of a[4j + k] * b[4j + k], k = 0 ... 3; `max_a` bounds a */
-INLINE i32 dot4(i32 acc, u8 a, i32 b, int max_a) {
-#if defined(__AVX512VNNI__)
-    (void)max_a;
-    return (i32)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);
-#elif defined(__AVX2__)
-    union { i32 v; __m256i half[2]; } sum = {acc}, second = {b};
-    union { u8 v; __m256i half[2]; } first = {a};
-    for (int h = 0; h < 2; h++) {
-#if defined(__AVXVNNI__)
-        (void)max_a;
-        sum.half[h] = _mm256_dpbusd_avx_epi32(sum.half[h], first.half[h], second.half[h]);
+/* lane j: acc[j] + the sum of a[4j + k] * b[4j + k], k = 0 ... 3; a is at most 127, with VNNI 255 */
+INLINE vi dot(vi acc, vb a, vi b) {
+#if WIDTH == 64
+    return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);
+#elif HAS_VNNI
+    return (vi)_mm256_dpbusd_avx_epi32((__m256i)acc, (__m256i)a, (__m256i)b);
+#elif defined(__SSSE3__)
+    /* sums of two products saturate at 16 bits; those of numbers up to 127 do not */
+    return acc + (vi)REGISTER(madd_epi16)(REGISTER(maddubs_epi16)((WORDS)a, (WORDS)b), REGISTER(set1_epi16)(1));
 #else
-        const __m256i ones = _mm256_set1_epi16(1), sixteens = _mm256_set1_epi16(16), nibble = _mm256_set1_epi8(15);
-        /* sums of two products saturate at 16 bits; those of nibbles do not */
-        __m256i low = max_a > 15 ? _mm256_and_si256(first.half[h], nibble) : first.half[h];
-        __m256i products = _mm256_madd_epi16(_mm256_maddubs_epi16(low, second.half[h]), ones);
-        sum.half[h] = _mm256_add_epi32(sum.half[h], products);
-        if (max_a > 15) {
-            __m256i high = _mm256_and_si256(_mm256_srli_epi16(first.half[h], 4), nibble);
-            products = _mm256_madd_epi16(_mm256_maddubs_epi16(high, second.half[h]), sixteens);
-            sum.half[h] = _mm256_add_epi32(sum.half[h], products);
-        }
+    union { vb v; uint8_t at[WIDTH]; } first = {a};
+    union { vi v; int8_t at[WIDTH]; } second = {b};
+    for (int i = 0; i < WIDTH; i++) acc[i / 4] += first.at[i] * second.at[i];
+    return acc;
 #endif
-    }
-    return sum.v;
+}
+
+/* the same of bytes to which 128 is added; what takes that back are the sums' first values, `-TAKE_BACK` * sum of b */
+#define TAKE_BACK (HAS_VNNI ? 128 : 0)
+INLINE vi dot_offset(vi acc, vb a, vi b) {
+#if HAS_VNNI
+    return dot(acc, a, b);
+#elif defined(__SSSE3__)
+    WORDS number = (WORDS)(a ^ 128);
+    return dot(acc, (vb)REGISTER(abs_epi8)(number), (vi)REGISTER(sign_epi8)((WORDS)b, number));
 #else
-    (void)max_a;
-    union { u8 v; uint8_t at[64]; } first = {a};
-    union { i32 v; int8_t at[64]; } second = {b};
-    union { i32 v; int32_t at[LANES]; } sum = {acc};
-    for (int j = 0; j < LANES; j++)
-        for (int k = 0; k < 4; k++) sum.at[j] += first.at[4 * j + k] * second.at[4 * j + k];
-    return sum.v;
+    union { vb v; int8_t at[WIDTH]; } first = {a ^ 128};
+    union { vi v; int8_t at[WIDTH]; } second = {b};
+    for (int i = 0; i < WIDTH; i++) acc[i / 4] += first.at[i] * second.at[i];
+    return acc;
 #endif
 }
 
@@ -102,33 +128,37 @@ INLINE f32 bytes_to_float(const int8_t *x) {
 }
 
 INLINE f32 maximum(f32 a, f32 b) {
+#if defined(__AVX512F__)
+    return (f32)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    union { f32 v; __m256 half[2]; } first = {a}, second = {b};
+    for (int h = 0; h < 2; h++) first.half[h] = _mm256_max_ps(first.half[h], second.half[h]);
+    return first.v;
+#else
     i32 first = a > b;
     return (f32)(((i32)a & first) | ((i32)b & ~first));
-}
-
-INLINE float sum_lanes(f32 x) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_add_ps((__m512)x);
-#else
-    float sum = 0;
-    for (int j = 0; j < LANES; j++) sum += x[j];
-    return sum;
 #endif
 }
 
+INLINE float sum_lanes(f32 x) {
+    union { f32 v; f32x4 part[4]; } parts = {x};
+    f32x4 sum = (parts.part[0] + parts.part[1]) + (parts.part[2] + parts.part[3]);
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
 /* adds the sums of the lanes of four vectors to `sums` */
-INLINE void add_sums(const f32 x[OUTPUTS], float *sums) {
+INLINE void add_sums(const vf x[OUTPUTS], float *sums) {
 #if defined(__AVX2__)
     __m256 half[OUTPUTS];
     for (int o = 0; o < OUTPUTS; o++) {
-        union { f32 v; __m256 half[2]; } parts = {x[o]};
-        half[o] = _mm256_add_ps(parts.half[0], parts.half[1]);
+        union { vf v; __m256 part[WIDTH / 32]; } parts = {x[o]};
+        half[o] = WIDTH == 32 ? parts.part[0] : _mm256_add_ps(parts.part[0], parts.part[WIDTH / 32 - 1]);
     }
     __m256 both = _mm256_hadd_ps(_mm256_hadd_ps(half[0], half[1]), _mm256_hadd_ps(half[2], half[3]));
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(both), _mm256_extractf128_ps(both, 1));
     _mm_storeu_ps(sums, _mm_add_ps(_mm_loadu_ps(sums), four));
 #else
-    for (int o = 0; o < OUTPUTS; o++) sums[o] += sum_lanes(x[o]);
+    for (int o = 0; o < OUTPUTS; o++) sums[o] += (x[o][0] + x[o][1]) + (x[o][2] + x[o][3]);
 #endif
 }
 
@@ -138,6 +168,11 @@ INLINE i32 round_lanes(f32 x) { return (i32)(x + 12582912.0f) - 0x4b400000; }
 INLINE float largest_lane(f32 x) {
 #if defined(__AVX512F__)
     return _mm512_reduce_max_ps((__m512)x);
+#elif defined(__SSE2__)
+    union { f32 v; __m128 part[4]; } parts = {x};
+    __m128 four = _mm_max_ps(_mm_max_ps(parts.part[0], parts.part[1]), _mm_max_ps(parts.part[2], parts.part[3]));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_shuffle_ps(four, four, 1)));
 #else
     float largest = x[0];
     for (int j = 1; j < LANES; j++) largest = x[j] > largest ? x[j] : largest;
@@ -154,14 +189,23 @@ INLINE f32 load(const float *x) {
 }
 
 /* four bfloat16 scales of a block -> all lanes */
-INLINE f32 block_scales(const uint16_t *scales) {
-#if defined(__AVX512F__)
+INLINE vf block_scales(const uint16_t *scales) {
+#if WIDTH == 64
     __m128i four = _mm_slli_epi32(_mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)scales)), 16);
-    return (f32)_mm512_broadcast_f32x4(_mm_castsi128_ps(four));
+    return (vf)_mm512_broadcast_f32x4(_mm_castsi128_ps(four));
+#elif defined(__SSSE3__)
+    int64_t four;
+    memcpy(&four, scales, sizeof four);
+    const vb upper_halves = (vb)((vi){} + (vi)REGISTER(set_epi32)(
+#if WIDTH == 32
+        0x07068080, 0x05048080, 0x03028080, 0x01008080,
+#endif
+        0x07068080, 0x05048080, 0x03028080, 0x01008080));
+    return (vf)REGISTER(shuffle_epi8)(REGISTER(set1_epi64x)(four), (WORDS)upper_halves);
 #else
-    u32 bits;
-    for (int j = 0; j < LANES; j++) bits[j] = (uint32_t)scales[j % GROUPS] << 16;
-    return (f32)bits;
+    vu bits;
+    for (int j = 0; j < WIDTH / 4; j++) bits[j] = (uint32_t)scales[j % GROUPS] << 16;
+    return (vf)bits;
 #endif
 }
 
@@ -183,9 +227,14 @@ INLINE float byte_scale(const float *x, int64_t count) {
     return scale > 1e-30f ? scale : 1e-30f;
 }
 
+/* of -128 ... 127 */
 INLINE i8x16 to_bytes(i32 x) {
 #if defined(__AVX512F__)
     return (i8x16)_mm512_cvtepi32_epi8((__m512i)x);
+#elif defined(__SSE2__)
+    union { i32 v; __m128i part[4]; } parts = {x};
+    __m128i first = _mm_packs_epi32(parts.part[0], parts.part[1]);
+    return (i8x16)_mm_packs_epi16(first, _mm_packs_epi32(parts.part[2], parts.part[3]));
 #else
     return __builtin_convertvector(x, i8x16);
 #endif
@@ -247,20 +296,13 @@ INLINE int64_t bytes_of_block(int kind) {
 
 int64_t block_bytes(int kind) { return bytes_of_block(kind); }
 
-/* blocks of the segment that `b` is in */
-INLINE int64_t segment_length(int64_t b, int64_t blocks) {
-    int64_t first = b / SEGMENT * SEGMENT;
-    return blocks - first < SEGMENT ? blocks - first : SEGMENT;
-}
-
 /* place of a block in memory */
-INLINE int64_t block_number(int64_t o, int64_t b, int64_t blocks) {
-    int64_t segment = (o / TILE * blocks + b / SEGMENT * SEGMENT) * TILE;
-    return segment + o % TILE / OUTPUTS * OUTPUTS * segment_length(b, blocks) + b % SEGMENT * OUTPUTS + o % OUTPUTS;
+INLINE int64_t block_number(int order, int64_t o, int64_t b, int64_t blocks) {
+    return order == ROWS ? o * blocks + b : (o / OUTPUTS * blocks + b) * OUTPUTS + o % OUTPUTS;
 }
 
 /* (O, D) float32 -> blocks; scales: (O) float32 of INT8, 4 bfloat16 of each block of INT4 */
-void pack_weight(int kind, const float *weight, int64_t O, int64_t D, int64_t padded, uint8_t *packed, void *scales,
+void pack_weight(int kind, int order, const float *weight, int64_t O, int64_t D, int64_t padded, uint8_t *packed, void *scales,
                  int threads) {
     int64_t size = bytes_of_block(kind), blocks = padded / BLOCK;
 #pragma omp parallel for num_threads(threads)
@@ -272,7 +314,7 @@ void pack_weight(int kind, const float *weight, int64_t O, int64_t D, int64_t pa
         if (kind == INT8) ((float *)scales)[o] = scale;
         for (int64_t first = 0; first < padded; first += GROUP) {
             const float *group = row + first;
-            int64_t number = block_number(o, first / BLOCK, blocks);
+            int64_t number = block_number(order, o, first / BLOCK, blocks);
             int start = (int)(first % BLOCK);
             uint8_t *out = packed + number * size;
             if (kind == FP32) memcpy((float *)out + start, group, sizeof(float) * GROUP);
@@ -322,13 +364,13 @@ INLINE f32 unpack_lanes(int kind, const uint8_t *block, const void *scales, int6
 }
 
 /* blocks -> (O, D) in float32 or bfloat16 */
-void unpack_weight(int kind, const uint8_t *packed, const void *scales, int64_t O, int64_t D, int64_t padded,
+void unpack_weight(int kind, int order, const uint8_t *packed, const void *scales, int64_t O, int64_t D, int64_t padded,
                    void *weight, int to_bf16, int threads) {
     const int64_t size = bytes_of_block(kind), blocks = padded / BLOCK;
 #pragma omp parallel for num_threads(threads)
     for (int64_t o = 0; o < O; o++)
         for (int64_t i = 0; i < D; i += LANES) {
-            int64_t number = block_number(o, i / BLOCK, blocks), count = D - i < LANES ? D - i : LANES;
+            int64_t number = block_number(order, o, i / BLOCK, blocks), count = D - i < LANES ? D - i : LANES;
             f32 values = unpack_lanes(kind, packed + number * size, scales, o, number, (int)(i % BLOCK));
             if (to_bf16) {
                 u32 bits = (u32)values;
@@ -342,116 +384,132 @@ void unpack_weight(int kind, const uint8_t *packed, const void *scales, int64_t 
 
 /* ---- vectors ---------------------------------------------------------------------------------------------------- */
 
-/* A vector in 8 bits: per block two vectors of bytes, the start of the sums, which takes back the weights' offset, and
-   the scales of the lanes. */
+/* A vector in 8 bits: per block its bytes, the start of the sums, which takes back the weights' offset, and the scales
+   of the lanes. */
 typedef struct {
-    i32 bytes[2], start;
-    f32 scales;
+    vi bytes[PARTS], start;
+    vf scales;
 } Block;
 
 static void quantize_vector(const float *x, int64_t padded, int offset, Block *blocks) {
-    const u8 offsets = (u8){} + (uint8_t)offset;
     for (int64_t b = 0; b < padded / BLOCK; b++) {
-        union { i32 v; int32_t at[LANES]; } bytes[2];
-        union { f32 v; float at[LANES]; } scales;
+        union { vi v[PARTS]; int32_t at[BLOCK / 4]; } bytes;
+        union { vf v; float at[WIDTH / 4]; } scales;
         for (int k = 0; k < GROUPS; k++) {
             const float *group = x + b * BLOCK + k * GROUP;
             float scale = byte_scale(group, GROUP);
             for (int v = 0; v < 2; v++) {
                 union { i8x16 v; int32_t words[4]; } rounded = {round_bytes(group + v * LANES, 1 / scale)};
-                for (int t = 0; t < 4; t++) bytes[v].at[k + GROUPS * t] = rounded.words[t];
+                for (int t = 0; t < 4; t++) bytes.at[LANES * v + k + GROUPS * t] = rounded.words[t];
             }
-            for (int t = 0; t < 4; t++) scales.at[k + GROUPS * t] = scale;
+            for (int j = k; j < WIDTH / 4; j += GROUPS) scales.at[j] = scale;
         }
-        i32 sums = dot4(dot4((i32){0}, offsets, bytes[0].v, 255), offsets, bytes[1].v, 255);
-        blocks[b] = (Block){{bytes[0].v, bytes[1].v}, -sums, scales.v};
+        vi sums = {0};
+        for (int p = 0; p < PARTS; p++) {
+            blocks[b].bytes[p] = bytes.v[p];
+            sums = dot(sums, (vb){} + 1, bytes.v[p]);
+        }
+        blocks[b].start = -offset * sums, blocks[b].scales = scales.v;
     }
 }
 
 /* ---- products --------------------------------------------------------------------------------------------------- */
 
-/* adds to `sums` the products of a segment of `count` blocks, all outputs of a tile, with `rows` vectors; `kind` and
-   `rows` are constants where this is inlined */
-INLINE void multiply(int kind, int rows, const uint8_t *weight, const uint16_t *scales, int64_t count,
-                     const void *const *vectors, float (*sums)[TILE]) {
+/* lanes of the products of a block's bytes with a vector's */
+INLINE vi sum_products(int kind, const vb bytes[PARTS], const Block *x) {
+    vi sum = x->start;
+#if !HAS_VNNI && defined(__SSSE3__)
+    if (kind == INT4) { /* sums of all of a lane's products of nibbles fit in 16 bits */
+        WORDS pairs = REGISTER(maddubs_epi16)((WORDS)bytes[0], (WORDS)x->bytes[0]);
+        for (int p = 1; p < PARTS; p++)
+            pairs = REGISTER(add_epi16)(pairs, REGISTER(maddubs_epi16)((WORDS)bytes[p], (WORDS)x->bytes[p]));
+        return sum + (vi)REGISTER(madd_epi16)(pairs, REGISTER(set1_epi16)(1));
+    }
+#endif
+    for (int p = 0; p < PARTS; p++)
+        sum = kind == INT8 ? dot_offset(sum, bytes[p], x->bytes[p]) : dot(sum, bytes[p], x->bytes[p]);
+    return sum;
+}
+
+/* adds to `sums` the products of `count` blocks of four outputs with `rows` vectors; the outputs lie `distance` blocks
+   apart, their blocks `stride`; `kind` and `rows` are constants where this is inlined */
+INLINE void multiply(int kind, int rows, const uint8_t *weight, const uint16_t *scales, int64_t distance,
+                     int64_t stride, int64_t count, const void *const *vectors, float (*sums)[TILE]) {
     const int64_t size = bytes_of_block(kind);
     const int64_t ahead = kind == INT4 ? 4096 : 1024; /* bytes; measured on an AMD EPYC */
-    const int max_byte = kind == INT8 ? 255 : 15;
-    for (int output = 0; output < TILE; output += OUTPUTS) {
-        f32 acc[MAX_ROWS][OUTPUTS] = {{{0}}};
-        for (int64_t b = 0; b < count; b++, weight += OUTPUTS * size, scales += OUTPUTS * GROUPS) {
+    vf acc[MAX_ROWS][OUTPUTS] = {{{0}}};
+    for (int64_t b = 0; b < count; b++, weight += stride * size, scales += stride * GROUPS) {
+        if (stride > 1) /* one stream is not fetched early enough otherwise; several are */
             for (int64_t line = 0; line < OUTPUTS * size; line += 64) __builtin_prefetch(weight + ahead + line);
-            if (is_bytes(kind)) {
-                u8 first[OUTPUTS], second[OUTPUTS];
-                f32 scale[OUTPUTS];
-                for (int o = 0; o < OUTPUTS; o++) {
-                    const u8 *bytes = (const u8 *)(weight + o * size);
-                    first[o] = kind == INT8 ? bytes[0] : (bytes[0] & 15);
-                    second[o] = kind == INT8 ? bytes[1] : (bytes[0] >> 4);
-                    if (kind == INT4) scale[o] = block_scales(scales + o * GROUPS);
-                }
+        if (is_bytes(kind)) {
+            for (int o = 0; o < OUTPUTS; o++) {
+                const vb *packed = (const vb *)(weight + o * distance * size);
+                vb bytes[PARTS];
+                for (int p = 0; p < PARTS; p++)
+                    bytes[p] = kind == INT8      ? packed[p]
+                               : p < PARTS / 2 ? packed[p] & 15
+                                                 : packed[p - PARTS / 2] >> 4;
+                vf scale = kind == INT4 ? block_scales(scales + o * distance * GROUPS) : (vf){};
                 for (int r = 0; r < rows; r++) {
                     const Block *x = (const Block *)vectors[r] + b;
-                    i32 start = x->start, low = x->bytes[0], high = x->bytes[1];
-                    f32 factors = x->scales;
-                    for (int o = 0; o < OUTPUTS; o++) {
-                        i32 sum = dot4(dot4(start, first[o], low, max_byte), second[o], high, max_byte);
-                        acc[r][o] += to_float(sum) * (kind == INT4 ? scale[o] * factors : factors);
-                    }
+                    vf sum = __builtin_convertvector(sum_products(kind, bytes, x), vf);
+                    acc[r][o] += sum * (kind == INT4 ? scale * x->scales : x->scales);
                 }
-            } else {
-                for (int i = 0; i < BLOCK / GROUP; i++) {
-                    f32 first[OUTPUTS], second[OUTPUTS];
-                    for (int o = 0; o < OUTPUTS; o++) {
-                        if (kind == BF16) {
-                            u32 pairs = ((const u32 *)(weight + o * size))[i];
-                            first[o] = (f32)(pairs << 16), second[o] = (f32)(pairs & 0xffff0000u);
-                        } else {
-                            const f32 *numbers = (const f32 *)(weight + o * size) + 2 * i;
-                            first[o] = numbers[0], second[o] = numbers[1];
-                        }
+            }
+        } else {
+            for (int i = 0; i < BLOCK; i += WIDTH / 2) { /* two registers of float32 */
+                /* of bfloat16 a lane holds two inputs that lie 16 apart */
+                int low = kind == BF16 ? i / GROUP * GROUP + i % GROUP / 2 : i;
+                int high = low + (kind == BF16 ? LANES : WIDTH / 4);
+                for (int o = 0; o < OUTPUTS; o++) {
+                    const uint8_t *block = weight + o * distance * size;
+                    vf first, second;
+                    if (kind == BF16) {
+                        vu pairs = *(const vu *)(block + 2 * i);
+                        first = (vf)(pairs << 16), second = (vf)(pairs & 0xffff0000u);
+                    } else {
+                        first = *(const vf *)(block + 4 * low), second = *(const vf *)(block + 4 * high);
                     }
                     for (int r = 0; r < rows; r++) {
-                        const f32 *x = (const f32 *)((const float *)vectors[r] + b * BLOCK + i * GROUP);
-                        f32 low = x[0], high = x[1];
-                        for (int o = 0; o < OUTPUTS; o++) acc[r][o] += first[o] * low;
-                        for (int o = 0; o < OUTPUTS; o++) acc[r][o] += second[o] * high;
+                        const float *x = (const float *)vectors[r] + b * BLOCK;
+                        acc[r][o] += first * *(const vf *)(x + low);
+                        acc[r][o] += second * *(const vf *)(x + high);
                     }
                 }
             }
         }
-        for (int r = 0; r < rows; r++) add_sums(acc[r], sums[r] + output);
     }
+    for (int r = 0; r < rows; r++) add_sums(acc[r], sums[r]);
 }
 
-INLINE void multiply_rows(int kind, int rows, const uint8_t *weight, const uint16_t *scales, int64_t count,
-                          const void *const *vectors, float (*sums)[TILE]) {
+INLINE void multiply_rows(int kind, int64_t rows, const uint8_t *weight, const uint16_t *scales, int64_t distance,
+                          int64_t stride, int64_t count, const void *const *vectors, float (*sums)[TILE]) {
     switch (rows) {
-        case 1: multiply(kind, 1, weight, scales, count, vectors, sums); break;
-        case 2: multiply(kind, 2, weight, scales, count, vectors, sums); break;
-        case 3: multiply(kind, 3, weight, scales, count, vectors, sums); break;
-        default: multiply(kind, 4, weight, scales, count, vectors, sums);
+        case 1: multiply(kind, 1, weight, scales, distance, stride, count, vectors, sums); break;
+        case 2: multiply(kind, 2, weight, scales, distance, stride, count, vectors, sums); break;
+        case 3: multiply(kind, 3, weight, scales, distance, stride, count, vectors, sums); break;
+        default: multiply(kind, 4, weight, scales, distance, stride, count, vectors, sums);
     }
 }
 
-/* sums (R, TILE) of the outputs from `tile` on */
-static void multiply_tile(int kind, const uint8_t *packed, const void *scales, int64_t blocks, int64_t tile,
-                          const void *const *vectors, int64_t R, float (*sums)[TILE]) {
-    const int64_t block_size = bytes_of_block(kind), vector_size = is_bytes(kind) ? sizeof(Block) : 4 * BLOCK;
-    memset(sums, 0, sizeof(float) * TILE * R);
+/* adds to sums (R, TILE), of which the first four are used, the products of four outputs, the first at block `number` */
+static void multiply_outputs(int kind, const uint8_t *packed, const void *scales, int64_t number, int64_t distance,
+                             int64_t stride, int64_t blocks, const void *const *vectors, int64_t R,
+                             float (*sums)[TILE]) {
+    const int64_t size = bytes_of_block(kind), vector_size = is_bytes(kind) ? sizeof(Block) : 4 * BLOCK;
     for (int64_t b = 0; b < blocks; b += SEGMENT) {
-        int64_t count = segment_length(b, blocks), number = block_number(tile, b, blocks);
-        const uint8_t *weight = packed + number * block_size;
-        const uint16_t *scale = (const uint16_t *)scales + (kind == INT4 ? number * GROUPS : 0);
+        int64_t count = blocks - b < SEGMENT ? blocks - b : SEGMENT, place = number + b * stride;
+        const uint8_t *weight = packed + place * size;
+        const uint16_t *scale = (const uint16_t *)scales + (kind == INT4 ? place * GROUPS : 0);
         for (int64_t r = 0; r < R; r += MAX_ROWS) { /* the segment's weights stay in the processor's cache */
-            int rows = R - r < MAX_ROWS ? (int)(R - r) : MAX_ROWS;
+            int64_t rows = R - r < MAX_ROWS ? R - r : MAX_ROWS;
             const void *parts[MAX_ROWS];
-            for (int i = 0; i < rows; i++) parts[i] = (const uint8_t *)vectors[r + i] + b * vector_size;
+            for (int64_t i = 0; i < rows; i++) parts[i] = (const uint8_t *)vectors[r + i] + b * vector_size;
             switch (kind) {
-                case FP32: multiply_rows(FP32, rows, weight, scale, count, parts, sums + r); break;
-                case BF16: multiply_rows(BF16, rows, weight, scale, count, parts, sums + r); break;
-                case INT8: multiply_rows(INT8, rows, weight, scale, count, parts, sums + r); break;
-                default: multiply_rows(INT4, rows, weight, scale, count, parts, sums + r);
+                case FP32: multiply_rows(FP32, rows, weight, scale, distance, stride, count, parts, sums + r); break;
+                case BF16: multiply_rows(BF16, rows, weight, scale, distance, stride, count, parts, sums + r); break;
+                case INT8: multiply_rows(INT8, rows, weight, scale, distance, stride, count, parts, sums + r); break;
+                default: multiply_rows(INT4, rows, weight, scale, distance, stride, count, parts, sums + r);
             }
         }
     }
@@ -459,11 +517,12 @@ static void multiply_tile(int kind, const uint8_t *packed, const void *scales, i
 
 /* x (R, D) times packed blocks -> (R, O). Before, with `norm_weight` (D) and `norm_bias`, a layer norm of x; after,
    with `with_gelu`, a GELU; then `residual` (R, O) is added unless it is NULL. */
-void linear(int kind, const float *x, int64_t R, int64_t D, const uint8_t *packed, const void *scales, int64_t O,
-            int64_t padded, const float *norm_weight, const float *norm_bias, float epsilon, int with_gelu,
+void linear(int kind, int order, const float *x, int64_t R, int64_t D, const uint8_t *packed, const void *scales,
+            int64_t O, int64_t padded, const float *norm_weight, const float *norm_bias, float epsilon, int with_gelu,
             const float *residual, float *out, int threads) {
-    int bytes = is_bytes(kind);
-    size_t size = bytes ? sizeof(Block) * (padded / BLOCK) : sizeof(float) * padded;
+    const int bytes = is_bytes(kind);
+    const int64_t blocks = padded / BLOCK, tiles = (O + TILE - 1) / TILE;
+    size_t size = bytes ? sizeof(Block) * blocks : sizeof(float) * padded;
     uint8_t *prepared = scratch(size * R);
     float *vector = scratch(sizeof(float) * padded);
     const void *vectors[R];
@@ -473,28 +532,37 @@ void linear(int kind, const float *x, int64_t R, int64_t D, const uint8_t *packe
         memcpy(target, x + r * D, sizeof(float) * D);
         memset(target + D, 0, sizeof(float) * (padded - D));
         if (norm_weight) normalize(target, D, padded, norm_weight, norm_bias, epsilon);
-        if (bytes) quantize_vector(vector, padded, kind == INT8 ? 128 : 8, (Block *)vectors[r]);
+        if (bytes) quantize_vector(vector, padded, kind == INT8 ? TAKE_BACK : 8, (Block *)vectors[r]);
     }
     free(vector);
-    int64_t chunk = CHUNK_BYTES / (TILE * (padded / BLOCK) * bytes_of_block(kind));
-    int64_t share = O / TILE / (4 * threads); /* else one thread would wait for the other */
-    chunk = chunk < share ? chunk : share;
-#pragma omp parallel for schedule(dynamic, chunk > 1 ? (int)chunk : 1) num_threads(threads)
-    for (int64_t tile = 0; tile < O; tile += TILE) {
-        float sums[R][TILE];
-        multiply_tile(kind, packed, scales, padded / BLOCK, tile, vectors, R, sums);
-        for (int64_t r = 0; r < R; r++) {
-            float *target = out + r * O + tile;
-            f32 products = load(sums[r]);
-            size_t count = sizeof(float) * (O - tile < TILE ? O - tile : TILE);
-            if (kind == INT8) products *= load((const float *)scales + tile);
-            if (with_gelu) products = gelu(products);
-            if (residual) {
-                f32 before = {0};
-                memcpy(&before, residual + r * O + tile, count);
-                products += before;
+    int64_t part = PART_BYTES / (TILE * blocks * bytes_of_block(kind)); /* tiles */
+    int64_t share = tiles / (4 * threads);                              /* else one thread would wait for the other */
+    part = part < share ? part : share;
+    part = part > 1 ? part : 1;
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t start = 0; start < tiles; start += part) {
+        int64_t count = tiles - start < part ? tiles - start : part, quarter = count * TILE / OUTPUTS;
+        for (int64_t t = 0; t < count; t++) {
+            float sums[R][TILE], scale[TILE];
+            int64_t output[TILE];
+            memset(sums, 0, sizeof sums);
+            for (int q = 0; q < TILE; q += OUTPUTS) {
+                for (int i = 0; i < OUTPUTS; i++)
+                    output[q + i] = order == ROWS ? start * TILE + i * quarter + t * OUTPUTS + q / OUTPUTS
+                                                  : (start + t) * TILE + q + i;
+                int64_t number = block_number(order, output[q], 0, blocks);
+                multiply_outputs(kind, packed, scales, number, order == ROWS ? quarter * blocks : 1,
+                                 order == ROWS ? 1 : OUTPUTS, blocks, vectors, R, (float (*)[TILE])(sums[0] + q));
             }
-            memcpy(target, &products, count);
+            for (int i = 0; i < TILE; i++) scale[i] = kind == INT8 ? ((const float *)scales)[output[i]] : 1;
+            for (int64_t r = 0; r < R; r++) {
+                f32 products = load(sums[r]) * load(scale);
+                if (with_gelu) products = gelu(products);
+                for (int i = 0; i < TILE; i++) {
+                    int64_t place = r * O + output[i];
+                    if (output[i] < O) out[place] = products[i] + (residual ? residual[place] : 0);
+                }
+            }
         }
     }
     free(prepared);
@@ -504,7 +572,7 @@ void linear(int kind, const float *x, int64_t R, int64_t D, const uint8_t *packe
 
 /* Keys of a head: blocks of 16 positions, (L / 16, d / 4, 16, 4) bytes + 128; values: blocks of 4 positions, (L / 4, d,
    4) bytes; a scale for each position of both. Scores and sums of values are products of bytes then. Queries and
-   weights have two bytes each, so that their own rounding adds no error that counts. */
+   weights have two bytes each (of 7 bits, which do not saturate), so that their own rounding adds no error that counts. */
 
 static void write_position(const float *key, const float *value, int64_t d, int64_t position, uint8_t *keys,
                            float *key_scales, int8_t *values, float *value_scales) {
@@ -535,28 +603,32 @@ void write_cache(const float *key, const float *value, int64_t heads, int64_t q,
 
 /* scores (padded to 16 positions) of one query; returns the largest */
 INLINE float score_keys(const float *query, int64_t d, const uint8_t *keys, const float *key_scales,
-                        const float *mask, int64_t e, i32 *high, i32 *low, float *scores) {
+                        const float *mask, int64_t e, int32_t *high, int32_t *low, float *scores) {
     /* the second byte is 254 times finer */
     float scale = byte_scale(query, d), inverse = 1 / scale;
     i32 sums[2] = {{0}};
     for (int64_t i = 0; i < d; i += LANES) {
         f32 scaled = load(query + i) * inverse;
         i32 whole = round_lanes(scaled), rest = round_lanes((scaled - to_float(whole)) * 254);
-        union { i8x16 v; int32_t words[4]; } first, second;
-        first.v = to_bytes(whole), second.v = to_bytes(rest);
+        i8x16 first = to_bytes(whole), second = to_bytes(rest);
+        memcpy(high + i / 4, &first, sizeof first), memcpy(low + i / 4, &second, sizeof second);
         sums[0] += whole, sums[1] += rest;
-        for (int t = 0; t < 4; t++)
-            high[i / 4 + t] = (i32){} + first.words[t], low[i / 4 + t] = (i32){} + second.words[t];
     }
     int32_t totals[2] = {0};
     for (int j = 0; j < LANES; j++) totals[0] += sums[0][j], totals[1] += sums[1][j];
     f32 best = (f32){} - INFINITY;
     for (int64_t p = 0; p < e; p += POSITIONS) {
-        const u8 *block = (const u8 *)(keys + p * d);
-        i32 sum = (i32){} - 128 * totals[0], fine = (i32){} - 128 * totals[1];
+        const uint8_t *block = keys + p * d;
+        union { vi part[POSITIONS / (WIDTH / 4)]; i32 v; } sum, fine;
+        sum.v = (i32){} - TAKE_BACK * totals[0], fine.v = (i32){} - TAKE_BACK * totals[1];
         for (int64_t c = 0; c < d / 4; c++)
-            sum = dot4(sum, block[c], high[c], 255), fine = dot4(fine, block[c], low[c], 255);
-        f32 result = (to_float(sum) + to_float(fine) * (1 / 254.0f)) * scale * *(const f32 *)(key_scales + p);
+            for (int h = 0; h < 64 / WIDTH; h++) {
+                vb bytes = *(const vb *)(block + 64 * c + WIDTH * h);
+                if (WIDTH * h % 64 == 0) __builtin_prefetch(block + KEY_AHEAD + 64 * c + WIDTH * h);
+                sum.part[h] = dot_offset(sum.part[h], bytes, (vi){} + high[c]);
+                fine.part[h] = dot_offset(fine.part[h], bytes, (vi){} + low[c]);
+            }
+        f32 result = (to_float(sum.v) + to_float(fine.v) * (1 / 254.0f)) * scale * *(const f32 *)(key_scales + p);
         if (mask || p + POSITIONS > e)
             for (int j = 0; j < POSITIONS; j++)
                 result[j] = p + j < e ? result[j] + (mask ? mask[p + j] : 0) : -INFINITY;
@@ -569,22 +641,28 @@ INLINE float score_keys(const float *query, int64_t d, const uint8_t *keys, cons
 /* sum of the values of e positions (a multiple of 16), each times the two bytes of its weight and `factor` */
 INLINE void sum_values(const uint8_t *high, const uint8_t *low, const int8_t *values, int64_t d, int64_t e,
                        float factor, float *out) {
-    for (int64_t first = 0; first < d; first += 4 * LANES) {
-        const int64_t count = (d - first) / LANES < 4 ? (d - first) / LANES : 4;
-        i32 coarse[4] = {{0}}, fine[4] = {{0}};
-        for (int64_t p = 0; p < e; p += 4) {
-            const i32 *block = (const i32 *)(values + p * d + 4 * first);
-            uint32_t words[2];
-            memcpy(words, high + p, 4), memcpy(words + 1, low + p, 4);
-            u8 many = (u8)((u32){} + words[0]), rest = (u8)((u32){} + words[1]);
-            for (int c = 0; c < 4; c++) {
-                if (c >= count) break;
-                coarse[c] = dot4(coarse[c], many, block[c], 255), fine[c] = dot4(fine[c], rest, block[c], 255);
+    memset(out, 0, sizeof(float) * d);
+    for (int64_t start = 0; start < e; start += VALUE_POSITIONS) {
+        const int64_t end = start + VALUE_POSITIONS < e ? start + VALUE_POSITIONS : e;
+        for (int64_t first = 0; first < d; first += WIDTH) { /* four registers of four positions */
+            const int64_t count = d - first < WIDTH ? (d - first) / (WIDTH / 4) : 4;
+            vi coarse[4] = {{0}}, fine[4] = {{0}};
+            for (int64_t p = start; p < end; p += 4) {
+                const vi *block = (const vi *)(values + p * d + 4 * first);
+                int32_t words[2];
+                memcpy(words, high + p, 4), memcpy(words + 1, low + p, 4);
+                vb many = (vb)((vi){} + words[0]), rest = (vb)((vi){} + words[1]);
+                for (int64_t line = 0; line < 4 * WIDTH; line += 64)
+                    __builtin_prefetch((const char *)block + VALUE_POSITIONS * d + line);
+                for (int c = 0; c < 4; c++) {
+                    if (c >= count) break;
+                    coarse[c] = dot(coarse[c], many, block[c]), fine[c] = dot(fine[c], rest, block[c]);
+                }
             }
-        }
-        for (int c = 0; c < count; c++) {
-            f32 sum = (to_float(coarse[c]) * 256 + to_float(fine[c])) * factor;
-            memcpy(out + first + c * LANES, &sum, sizeof sum);
+            for (int c = 0; c < count; c++) {
+                vf *sum = (vf *)(out + first + c * (WIDTH / 4));
+                *sum += (__builtin_convertvector(coarse[c], vf) * 128 + __builtin_convertvector(fine[c], vf)) * factor;
+            }
         }
     }
 }
@@ -599,7 +677,7 @@ typedef struct {
 
 /* one head of one row: `key` and `value` (d) or NULL; `query` and `out` (n, d); room for the scores and the query */
 static void attend_head(const Cache *cache, int64_t head, const float *query, const float *key, const float *value,
-                        const float *mask, float *scores, i32 *words, float *out) {
+                        const float *mask, float *scores, int32_t *words, float *out) {
     int64_t d = cache->d, L = cache->L, e = cache->e, room = (e + POSITIONS - 1) / POSITIONS * POSITIONS;
     uint8_t *keys = cache->keys + head * L * d;
     int8_t *values = cache->values + head * L * d;
@@ -615,11 +693,11 @@ static void attend_head(const Cache *cache, int64_t head, const float *query, co
             best = maximum(weight, best);
             *(f32 *)(scores + p) = weight;
         }
-        float step = fmaxf(largest_lane(best), 1e-30f) / 65535;
+        float step = fmaxf(largest_lane(best), 1e-30f) / 16383;
         uint8_t *high = (uint8_t *)(scores + room), *low = high + room;
         for (int64_t p = 0; p < e; p += POSITIONS) {
             i32 weight = round_lanes(*(f32 *)(scores + p) * (1 / step));
-            *(i8x16 *)(high + p) = to_bytes(weight >> 8), *(i8x16 *)(low + p) = to_bytes(weight & 255);
+            *(i8x16 *)(high + p) = to_bytes(weight >> 7), *(i8x16 *)(low + p) = to_bytes(weight & 127);
         }
         sum_values(high, low, values, d, room, step / sum_lanes(total), out + q * d);
     }
@@ -635,7 +713,7 @@ void attention(const float *query, int64_t query_stride, const float *key, const
 #pragma omp parallel num_threads(threads)
     {
         float *scores = scratch((sizeof(float) + 2) * (e + POSITIONS)); /* and two bytes of each */
-        i32 *words = scratch(sizeof(i32) * d / 2);
+        int32_t *words = scratch(sizeof(int32_t) * d / 2); /* two bytes of each number of a query */
 #pragma omp for schedule(dynamic)
         for (int64_t head = 0; head < R * G; head++) {
             int64_t row = head / G, group = head % G, place = row * key_stride + group * d;

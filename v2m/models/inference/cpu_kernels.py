@@ -33,7 +33,9 @@ import torch
 from torch import Tensor
 
 WeightKind = Literal["fp32", "bf16", "int8", "int4"]
+Order = Literal["rows", "stream"]  # of weights in memory, see cpu_kernels.c
 KINDS: dict[WeightKind, int] = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
+ORDERS: dict[Order, int] = {"rows": 0, "stream": 1}
 SCALE_TYPES = dict.fromkeys(KINDS, torch.float32) | {"int4": torch.bfloat16}
 BLOCK = 128  # inputs, as in cpu_kernels.c
 GROUP = 32  # inputs that share a scale
@@ -56,14 +58,14 @@ class PackedWeight:
     Numbers in 8 bits have a scale for each output, in 4 bits for each 32.
     """
 
-    def __init__(self, kind: WeightKind, shape: tuple[int, int], block_bytes: int) -> None:
+    def __init__(self, kind: WeightKind, order: Order, shape: tuple[int, int], block_bytes: int) -> None:
         outputs, inputs = (_round_up(size, multiple) for size, multiple in zip(shape, (TILE, BLOCK), strict=True))
         count = outputs * inputs // BLOCK
         self.kind, self.shape = kind, shape
         self.data = allocate((count, block_bytes), torch.uint8)
         self.scales = allocate((count, BLOCK // GROUP) if kind == "int4" else (outputs,), SCALE_TYPES[kind])
         # as the functions take them
-        self.source = KINDS[kind], self.data.data_ptr(), self.scales.data_ptr(), shape[0], inputs
+        self.source = KINDS[kind], ORDERS[order], self.data.data_ptr(), self.scales.data_ptr(), shape[0], inputs
 
 
 class LayerNorm(NamedTuple):
@@ -80,9 +82,10 @@ class CPUKernels:
     def __init__(self, library: ctypes.CDLL) -> None:
         integer, pointer, flag = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
         signatures = {
-            "pack_weight": [flag, pointer, integer, integer, integer, pointer, pointer, flag],
-            "unpack_weight": [flag, pointer, pointer, integer, integer, integer, pointer, flag, flag],
+            "pack_weight": [flag, flag, pointer, integer, integer, integer, pointer, pointer, flag],
+            "unpack_weight": [flag, flag, pointer, pointer, integer, integer, integer, pointer, flag, flag],
             "linear": [
+                flag,
                 flag,
                 pointer,
                 integer,
@@ -108,13 +111,14 @@ class CPUKernels:
         library.block_bytes.argtypes, library.block_bytes.restype = [flag], integer
         self._library: Any = library
 
-    def pack(self, weight: Tensor, kind: WeightKind) -> PackedWeight:
+    def pack(self, weight: Tensor, kind: WeightKind, order: Order = "rows") -> PackedWeight:
         """Round a weight (O, D) to `kind`, nearest, and lay it out."""
         source = weight.detach().float().contiguous()
-        packed = PackedWeight(kind, (source.shape[0], source.shape[1]), self._library.block_bytes(KINDS[kind]))
-        number, data, scales, outputs, padded = packed.source
+        shape = source.shape[0], source.shape[1]
+        packed = PackedWeight(kind, order, shape, self._library.block_bytes(KINDS[kind]))
+        number, place, data, scales, outputs, padded = packed.source
         self._library.pack_weight(
-            number, source.data_ptr(), outputs, source.shape[1], padded, data, scales, torch.get_num_threads()
+            number, place, source.data_ptr(), outputs, source.shape[1], padded, data, scales, torch.get_num_threads()
         )
         return packed
 
@@ -122,9 +126,9 @@ class CPUKernels:
         """Return the rounded weight, (O, D) float32 or bfloat16."""
         assert dtype in {torch.float32, torch.bfloat16}, dtype
         out = torch.empty(weight.shape, dtype=dtype)
-        number, data, scales, outputs, padded = weight.source
+        number, order, data, scales, outputs, padded = weight.source
         self._library.unpack_weight(
-            number, data, scales, outputs, weight.shape[1], padded, out.data_ptr(), dtype is torch.bfloat16,
+            number, order, data, scales, outputs, weight.shape[1], padded, out.data_ptr(), dtype is torch.bfloat16,
             torch.get_num_threads(),
         )  # fmt: skip
         return out
@@ -142,12 +146,12 @@ class CPUKernels:
 
         `norm` is applied before, a GELU after, then `residual` (R, O) is added.
         """
-        number, data, scales, outputs, padded = weight.source
+        number, order, data, scales, outputs, padded = weight.source
         rows = x.shape[0]
         out = torch.empty(rows, outputs)
         norms = (None, None, 0.0) if norm is None else (norm.weight.data_ptr(), norm.bias.data_ptr(), norm.epsilon)
         self._library.linear(
-            number, x.data_ptr(), rows, weight.shape[1], data, scales, outputs, padded, *norms, gelu,
+            number, order, x.data_ptr(), rows, weight.shape[1], data, scales, outputs, padded, *norms, gelu,
             None if residual is None else residual.data_ptr(), out.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         return out

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from v2m.core import compat
 from v2m.core.compat import onednn_ops
-from v2m.models.inference.cpu_kernels import GROUP, CPUKernels, LayerNorm
+from v2m.models.inference.cpu_kernels import GROUP, CPUKernels, LayerNorm, Order
 
 Precision = Literal["fp32", "bf16", "int8", "int4"]
 INT8_MAX = 127.0  # the largest 8-bit number that is used, on either side of 0
@@ -56,8 +56,8 @@ class NativeLinear(FastLinear):
     scale for each 32 numbers. `wide_dtype` is of products with many vectors, for which the weight is unpacked.
     """
 
-    def __init__(self, weight: Tensor, precision: Precision, kernels: CPUKernels) -> None:
-        self._kernels, self._weight = kernels, kernels.pack(weight, precision)
+    def __init__(self, weight: Tensor, precision: Precision, kernels: CPUKernels, order: Order = "rows") -> None:
+        self._kernels, self._weight = kernels, kernels.pack(weight, precision, order)
         bf16 = precision != "fp32" and compat.cpu_has_avx512_bf16()
         self.wide_dtype = torch.bfloat16 if bf16 else torch.float32
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from v2m.core import atomic, compat
 from v2m.core.errors import UsageError
 from v2m.models.inference import cpu_kernels
+from v2m.models.inference.cpu_kernels import ORDERS, CPUKernels, Order
 from v2m.models.inference.fast_linear import (
     DenseLinear,
     FastLinear,
@@ -58,7 +59,7 @@ def available_kernels(precision: Precision, device: torch.device) -> list[Kernel
     native = cpu_kernels.load_kernels() if on_cpu else None
     full, half = torch.float32, torch.bfloat16
     if native is not None:
-        kernels.append(Kernel("native", full, lambda weight, _: NativeLinear(weight, precision, native)))
+        kernels += [_native_kernel(precision, native, order) for order in ORDERS]
     if precision in {"fp32", "bf16"}:
         dtype = full if precision == "fp32" else half
         if on_cpu and compat.onednn_supports(dtype):
@@ -75,6 +76,12 @@ def available_kernels(precision: Precision, device: torch.device) -> list[Kernel
     return kernels
 
 
+def _native_kernel(precision: Precision, kernels: CPUKernels, order: Order) -> Kernel:
+    return Kernel(
+        f"native {order}", torch.float32, lambda weight, _: NativeLinear(weight, precision, kernels, order)
+    )
+
+
 def is_large(model: nn.Module) -> bool:
     """Return whether reading the model's weights decides the time of a step."""
     return sum(weight.numel() for weight in model.parameters()) >= MIN_LARGE_PARAMETERS
@@ -89,7 +96,7 @@ def choose_kernel(precision: Precision, model: nn.Module, device: torch.device) 
 @cache
 def _choose(precision: Precision, device: torch.device, threads: int | None, native: bool) -> Kernel:
     kernels = {kernel.name: kernel for kernel in available_kernels(precision, device)}
-    assert native or "native" not in kernels
+    assert native or not any(name.startswith("native") for name in kernels)
     if threads is None or len(kernels) == 1:
         return next(iter(kernels.values()))
     facts = cpu_kernels.cpu_name(), torch.backends.cpu.get_cpu_capability(), threads, torch.__version__, *kernels

@@ -76,6 +76,27 @@ typedef uint8_t vb __attribute__((vector_size(WIDTH)));
 enum { FP32, BF16, INT8, INT4 };
 enum { ROWS, STREAM };
 
+/* O outputs of D inputs; `scales`: (O) float32 of INT8, 4 bfloat16 of each block of INT4 */
+typedef struct {
+    int64_t kind, order, outputs, inputs;
+    uint8_t *packed;
+    void *scales;
+} Weight;
+
+typedef struct {
+    const float *weight, *bias; /* (D) */
+    double epsilon;
+} Norm;
+
+/* of one layer: (R, G, L, d) bytes, with a scale for each position of a head, see `write_position` */
+typedef struct {
+    uint8_t *keys;
+    float *key_scales;
+    int8_t *values;
+    float *value_scales;
+    int64_t heads, dim, length; /* G, d, L */
+} Cache;
+
 /* lane j: acc[j] + the sum of a[4j + k] * b[4j + k], k = 0 ... 3; a is at most 127, with VNNI 255 */
 INLINE vi dot(vi acc, vb a, vi b) {
 #if WIDTH == 64
@@ -276,14 +297,14 @@ INLINE f32 gelu(f32 x) {
 }
 
 /* layer norm of `count` numbers, in place; `padded` is a multiple of 16, and x is 0 between */
-static void normalize(float *x, int64_t count, int64_t padded, const float *weight, const float *bias, float epsilon) {
+static void normalize(float *x, int64_t count, int64_t padded, const Norm *norm) {
     f32 sum = {0}, squares = {0};
     for (int64_t i = 0; i < padded; i += LANES) sum += load(x + i);
     float mean = sum_lanes(sum) / count;
     for (int64_t i = 0; i < padded; i += LANES) squares += (load(x + i) - mean) * (load(x + i) - mean);
     float variance = (sum_lanes(squares) - (padded - count) * mean * mean) / count;
-    float factor = 1 / sqrtf(variance + epsilon);
-    for (int64_t i = 0; i < count; i++) x[i] = (x[i] - mean) * factor * weight[i] + bias[i];
+    float factor = 1 / sqrtf(variance + (float)norm->epsilon);
+    for (int64_t i = 0; i < count; i++) x[i] = (x[i] - mean) * factor * norm->weight[i] + norm->bias[i];
 }
 
 /* ---- weights ---------------------------------------------------------------------------------------------------- */
@@ -301,14 +322,18 @@ INLINE int64_t block_number(int order, int64_t o, int64_t b, int64_t blocks) {
     return order == ROWS ? o * blocks + b : (o / OUTPUTS * blocks + b) * OUTPUTS + o % OUTPUTS;
 }
 
-/* (O, D) float32 -> blocks; scales: (O) float32 of INT8, 4 bfloat16 of each block of INT4 */
-void pack_weight(int kind, int order, const float *weight, int64_t O, int64_t D, int64_t padded, uint8_t *packed, void *scales,
-                 int threads) {
-    int64_t size = bytes_of_block(kind), blocks = padded / BLOCK;
+INLINE int64_t count_blocks(const Weight *weight) { return (weight->inputs + BLOCK - 1) / BLOCK; }
+
+/* (O, D) float32 -> blocks; fills `packed`, which is 0 before, and `scales` */
+void pack_weight(const Weight *weight, const float *source, int threads) {
+    const int kind = (int)weight->kind, order = (int)weight->order;
+    const int64_t O = weight->outputs, D = weight->inputs, blocks = count_blocks(weight), padded = blocks * BLOCK;
+    const int64_t size = bytes_of_block(kind);
+    void *scales = weight->scales;
 #pragma omp parallel for num_threads(threads)
     for (int64_t o = 0; o < O; o++) {
         float *row = scratch(sizeof(float) * padded);
-        memcpy(row, weight + o * D, sizeof(float) * D);
+        memcpy(row, source + o * D, sizeof(float) * D);
         memset(row + D, 0, sizeof(float) * (padded - D));
         float scale = byte_scale(row, padded);
         if (kind == INT8) ((float *)scales)[o] = scale;
@@ -316,7 +341,7 @@ void pack_weight(int kind, int order, const float *weight, int64_t O, int64_t D,
             const float *group = row + first;
             int64_t number = block_number(order, o, first / BLOCK, blocks);
             int start = (int)(first % BLOCK);
-            uint8_t *out = packed + number * size;
+            uint8_t *out = weight->packed + number * size;
             if (kind == FP32) memcpy((float *)out + start, group, sizeof(float) * GROUP);
             if (kind == BF16) /* a lane holds two inputs that lie 16 apart */
                 for (int i = 0; i < GROUP; i++)
@@ -364,20 +389,20 @@ INLINE f32 unpack_lanes(int kind, const uint8_t *block, const void *scales, int6
 }
 
 /* blocks -> (O, D) in float32 or bfloat16 */
-void unpack_weight(int kind, int order, const uint8_t *packed, const void *scales, int64_t O, int64_t D, int64_t padded,
-                   void *weight, int to_bf16, int threads) {
-    const int64_t size = bytes_of_block(kind), blocks = padded / BLOCK;
+void unpack_weight(const Weight *weight, void *target, int to_bf16, int threads) {
+    const int kind = (int)weight->kind, order = (int)weight->order;
+    const int64_t O = weight->outputs, D = weight->inputs, blocks = count_blocks(weight), size = bytes_of_block(kind);
 #pragma omp parallel for num_threads(threads)
     for (int64_t o = 0; o < O; o++)
         for (int64_t i = 0; i < D; i += LANES) {
             int64_t number = block_number(order, o, i / BLOCK, blocks), count = D - i < LANES ? D - i : LANES;
-            f32 values = unpack_lanes(kind, packed + number * size, scales, o, number, (int)(i % BLOCK));
+            f32 values = unpack_lanes(kind, weight->packed + number * size, weight->scales, o, number, (int)(i % BLOCK));
             if (to_bf16) {
                 u32 bits = (u32)values;
                 u16x16 rounded = __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, u16x16);
-                memcpy((uint16_t *)weight + o * D + i, &rounded, sizeof(uint16_t) * count);
+                memcpy((uint16_t *)target + o * D + i, &rounded, sizeof(uint16_t) * count);
             } else {
-                memcpy((float *)weight + o * D + i, &values, sizeof(float) * count);
+                memcpy((float *)target + o * D + i, &values, sizeof(float) * count);
             }
         }
 }
@@ -515,13 +540,13 @@ static void multiply_outputs(int kind, const uint8_t *packed, const void *scales
     }
 }
 
-/* x (R, D) times packed blocks -> (R, O). Before, with `norm_weight` (D) and `norm_bias`, a layer norm of x; after,
-   with `with_gelu`, a GELU; then `residual` (R, O) is added unless it is NULL. */
-void linear(int kind, int order, const float *x, int64_t R, int64_t D, const uint8_t *packed, const void *scales,
-            int64_t O, int64_t padded, const float *norm_weight, const float *norm_bias, float epsilon, int with_gelu,
-            const float *residual, float *out, int threads) {
-    const int bytes = is_bytes(kind);
-    const int64_t blocks = padded / BLOCK, tiles = (O + TILE - 1) / TILE;
+/* x (R, D) times a weight -> (R, O). Before, unless `norm` is NULL, a layer norm of x; after, with `with_gelu`, a GELU;
+   then `residual` (R, O), which may be `out`, is added unless it is NULL. */
+void linear(const Weight *weight, const float *x, int64_t R, const Norm *norm, int with_gelu, const float *residual,
+            float *out, int threads) {
+    const int kind = (int)weight->kind, order = (int)weight->order, bytes = is_bytes(kind);
+    const int64_t O = weight->outputs, D = weight->inputs, blocks = count_blocks(weight), padded = blocks * BLOCK;
+    const int64_t tiles = (O + TILE - 1) / TILE;
     size_t size = bytes ? sizeof(Block) * blocks : sizeof(float) * padded;
     uint8_t *prepared = scratch(size * R);
     float *vector = scratch(sizeof(float) * padded);
@@ -531,7 +556,7 @@ void linear(int kind, int order, const float *x, int64_t R, int64_t D, const uin
         float *target = bytes ? vector : (float *)vectors[r];
         memcpy(target, x + r * D, sizeof(float) * D);
         memset(target + D, 0, sizeof(float) * (padded - D));
-        if (norm_weight) normalize(target, D, padded, norm_weight, norm_bias, epsilon);
+        if (norm) normalize(target, D, padded, norm);
         if (bytes) quantize_vector(vector, padded, kind == INT8 ? TAKE_BACK : 8, (Block *)vectors[r]);
     }
     free(vector);
@@ -551,10 +576,10 @@ void linear(int kind, int order, const float *x, int64_t R, int64_t D, const uin
                     output[q + i] = order == ROWS ? start * TILE + i * quarter + t * OUTPUTS + q / OUTPUTS
                                                   : (start + t) * TILE + q + i;
                 int64_t number = block_number(order, output[q], 0, blocks);
-                multiply_outputs(kind, packed, scales, number, order == ROWS ? quarter * blocks : 1,
+                multiply_outputs(kind, weight->packed, weight->scales, number, order == ROWS ? quarter * blocks : 1,
                                  order == ROWS ? 1 : OUTPUTS, blocks, vectors, R, (float (*)[TILE])(sums[0] + q));
             }
-            for (int i = 0; i < TILE; i++) scale[i] = kind == INT8 ? ((const float *)scales)[output[i]] : 1;
+            for (int i = 0; i < TILE; i++) scale[i] = kind == INT8 ? ((const float *)weight->scales)[output[i]] : 1;
             for (int64_t r = 0; r < R; r++) {
                 f32 products = load(sums[r]) * load(scale);
                 if (with_gelu) products = gelu(products);
@@ -591,14 +616,15 @@ static void write_position(const float *key, const float *value, int64_t d, int6
     key_scales[position] = key_scale, value_scales[position] = value_scale;
 }
 
-/* (H, q, d) float32 keys and values of `heads` heads -> positions `start` ... of their caches of L positions */
-void write_cache(const float *key, const float *value, int64_t heads, int64_t q, int64_t d, int64_t start, int64_t L,
-                 uint8_t *keys, float *key_scales, int8_t *values, float *value_scales, int threads) {
+/* (R, G, q, d) float32 keys and values -> positions `start` ... of a cache */
+void write_cache(const Cache *cache, const float *key, const float *value, int64_t R, int64_t q, int64_t start,
+                 int threads) {
+    const int64_t d = cache->dim, L = cache->length;
 #pragma omp parallel for num_threads(threads)
-    for (int64_t h = 0; h < heads; h++)
+    for (int64_t h = 0; h < R * cache->heads; h++)
         for (int64_t t = 0; t < q; t++)
-            write_position(key + (h * q + t) * d, value + (h * q + t) * d, d, start + t, keys + h * L * d,
-                           key_scales + h * L, values + h * L * d, value_scales + h * L);
+            write_position(key + (h * q + t) * d, value + (h * q + t) * d, d, start + t, cache->keys + h * L * d,
+                           cache->key_scales + h * L, cache->values + h * L * d, cache->value_scales + h * L);
 }
 
 /* scores (padded to 16 positions) of one query; returns the largest */
@@ -667,23 +693,15 @@ INLINE void sum_values(const uint8_t *high, const uint8_t *low, const int8_t *va
     }
 }
 
-typedef struct {
-    int64_t G, n, d, L, e;
-    uint8_t *keys;
-    float *key_scales;
-    int8_t *values;
-    float *value_scales;
-} Cache;
-
 /* one head of one row: `key` and `value` (d) or NULL; `query` and `out` (n, d); room for the scores and the query */
-static void attend_head(const Cache *cache, int64_t head, const float *query, const float *key, const float *value,
-                        const float *mask, float *scores, int32_t *words, float *out) {
-    int64_t d = cache->d, L = cache->L, e = cache->e, room = (e + POSITIONS - 1) / POSITIONS * POSITIONS;
+static void attend_head(const Cache *cache, int64_t head, const float *query, int64_t n, const float *key,
+                        const float *value, const float *mask, int64_t e, float *scores, int32_t *words, float *out) {
+    const int64_t d = cache->dim, L = cache->length, room = (e + POSITIONS - 1) / POSITIONS * POSITIONS;
     uint8_t *keys = cache->keys + head * L * d;
     int8_t *values = cache->values + head * L * d;
     float *key_scales = cache->key_scales + head * L, *value_scales = cache->value_scales + head * L;
     if (key) write_position(key, value, d, e - 1, keys, key_scales, values, value_scales);
-    for (int64_t q = 0; q < cache->n; q++) {
+    for (int64_t q = 0; q < n; q++) {
         float largest = score_keys(query + q * d, d, keys, key_scales, mask, e, words, words + d / 4, scores);
         f32 total = {0}, best = {0};
         for (int64_t p = 0; p < e; p += POSITIONS) {
@@ -703,13 +721,12 @@ static void attend_head(const Cache *cache, int64_t head, const float *query, co
     }
 }
 
-/* Queries (R, G * n, d), divided by sqrt(d), over the first e positions of caches (R, G, L, d) -> out (R, G * n, d).
-   Rows of queries lie `query_stride` numbers apart. `key` and `value` (R, G, d), rows `key_stride` apart, or NULL, are
-   first written at position e - 1. `mask` is NULL or (R, e), added to scores. */
-void attention(const float *query, int64_t query_stride, const float *key, const float *value, int64_t key_stride,
-               const float *mask, int64_t R, int64_t G, int64_t n, int64_t d, int64_t L, int64_t e, uint8_t *keys,
-               float *key_scales, int8_t *values, float *value_scales, float *out, int threads) {
-    const Cache cache = {G, n, d, L, e, keys, key_scales, values, value_scales};
+/* Queries (R, G * n, d), divided by sqrt(d), over the first e positions of a cache -> out (R, G * n, d). Rows of queries
+   lie `query_stride` numbers apart. `key` and `value` (R, G, d), rows `key_stride` apart, or NULL, are first written at
+   position e - 1. `mask` is NULL or (R, e), added to scores. */
+void attention(const Cache *cache, const float *query, int64_t query_stride, const float *key, const float *value,
+               int64_t key_stride, const float *mask, int64_t R, int64_t n, int64_t e, float *out, int threads) {
+    const int64_t G = cache->heads, d = cache->dim;
 #pragma omp parallel num_threads(threads)
     {
         float *scores = scratch((sizeof(float) + 2) * (e + POSITIONS)); /* and two bytes of each */
@@ -717,10 +734,55 @@ void attention(const float *query, int64_t query_stride, const float *key, const
 #pragma omp for schedule(dynamic)
         for (int64_t head = 0; head < R * G; head++) {
             int64_t row = head / G, group = head % G, place = row * key_stride + group * d;
-            attend_head(&cache, head, query + row * query_stride + group * n * d, key ? key + place : NULL,
-                        key ? value + place : NULL, mask ? mask + row * e : NULL, scores, words, out + head * n * d);
+            attend_head(cache, head, query + row * query_stride + group * n * d, n, key ? key + place : NULL,
+                        key ? value + place : NULL, mask ? mask + row * e : NULL, e, scores, words, out + head * n * d);
         }
         free(words);
         free(scores);
     }
+}
+
+/* ---- a decoding step -------------------------------------------------------------------------------------------- */
+
+/* Keys and values of a condition, which the rows `start` to `end` attend to. */
+typedef struct {
+    Cache cache;
+    int64_t start, end, positions;
+    const float *mask; /* (end - start, positions) or NULL */
+} CrossCache;
+
+/* A layer of a transformer. The weights of queries include 1 / sqrt(d). */
+typedef struct {
+    Norm norm_self, norm_cross, norm_feedforward;
+    Weight query_key_value, out, cross_query, cross_out, expand, contract;
+    Cache cache;
+    const CrossCache *cross;
+    int64_t num_cross; /* 0: no cross-attention */
+} Layer;
+
+/* One step x (R, D), which is overwritten, through all layers -> logits (R, O) of `heads` after `norm`. e positions are
+   attended to, this one included; `mask` is NULL or (R, e). */
+void decode_step(const Layer *layers, int64_t count, const Norm *norm, const Weight *heads, float *x, int64_t R,
+                 const float *mask, int64_t e, float *logits, int threads) {
+    const int64_t D = heads->inputs, inner = layers[0].expand.outputs;
+    float *wide = scratch(sizeof(float) * R * (inner > 3 * D ? inner : 3 * D)), *attended = scratch(sizeof(float) * R * D);
+    for (const Layer *layer = layers; layer < layers + count; layer++) {
+        linear(&layer->query_key_value, x, R, &layer->norm_self, 0, NULL, wide, threads);
+        attention(&layer->cache, wide, 3 * D, wide + D, wide + 2 * D, 3 * D, mask, R, 1, e, attended, threads);
+        linear(&layer->out, attended, R, NULL, 0, x, x, threads);
+        if (layer->num_cross) { /* rows without a condition stand behind those that have one */
+            const CrossCache *cross = layer->cross, *end = cross + layer->num_cross;
+            const int64_t crossing = end[-1].end;
+            linear(&layer->cross_query, x, crossing, &layer->norm_cross, 0, NULL, wide, threads);
+            for (; cross < end; cross++)
+                attention(&cross->cache, wide + cross->start * D, D, NULL, NULL, 0, cross->mask,
+                          cross->end - cross->start, 1, cross->positions, attended + cross->start * D, threads);
+            linear(&layer->cross_out, attended, crossing, NULL, 0, x, x, threads);
+        }
+        linear(&layer->expand, x, R, &layer->norm_feedforward, 1, NULL, wide, threads);
+        linear(&layer->contract, wide, R, NULL, 0, x, x, threads);
+    }
+    linear(heads, x, R, norm, 0, NULL, logits, threads);
+    free(attended);
+    free(wide);
 }

@@ -52,6 +52,29 @@ SOURCE = Path(__file__).with_suffix(".c")
 logger = logging.getLogger(__name__)
 
 
+def _fields(integers: str = "", pointers: str = "", numbers: str = "") -> list[tuple[str, Any]]:
+    types = {ctypes.c_int64: integers, ctypes.c_void_p: pointers, ctypes.c_double: numbers}
+    return [(name, kind) for kind, names in types.items() for name in names.split()]
+
+
+class WeightStruct(ctypes.Structure):
+    """`Weight` of cpu_kernels.c."""
+
+    _fields_ = _fields("kind order outputs inputs", "packed scales")
+
+
+class NormStruct(ctypes.Structure):
+    """`Norm` of cpu_kernels.c."""
+
+    _fields_ = _fields(pointers="weight bias", numbers="epsilon")
+
+
+class CacheStruct(ctypes.Structure):
+    """`Cache` of cpu_kernels.c."""
+
+    _fields_ = [*_fields(pointers="keys key_scales values value_scales"), *_fields("heads dim length")]
+
+
 class PackedWeight:
     """A weight (O, D) in the kernels' order.
 
@@ -64,16 +87,15 @@ class PackedWeight:
         self.kind, self.shape = kind, shape
         self.data = allocate((count, block_bytes), torch.uint8)
         self.scales = allocate((count, BLOCK // GROUP) if kind == "int4" else (outputs,), SCALE_TYPES[kind])
-        # as the functions take them
-        self.source = KINDS[kind], ORDERS[order], self.data.data_ptr(), self.scales.data_ptr(), shape[0], inputs
+        self.struct = WeightStruct(KINDS[kind], ORDERS[order], *shape, self.data.data_ptr(), self.scales.data_ptr())
 
 
-class LayerNorm(NamedTuple):
+class LayerNorm:
     """Weights and biases (D,) float32 of a layer norm."""
 
-    weight: Tensor
-    bias: Tensor
-    epsilon: float
+    def __init__(self, weight: Tensor, bias: Tensor, epsilon: float) -> None:
+        self.weight, self.bias, self.epsilon = weight, bias, epsilon
+        self.struct = NormStruct(weight.data_ptr(), bias.data_ptr(), epsilon)
 
 
 class CPUKernels:
@@ -82,55 +104,32 @@ class CPUKernels:
     def __init__(self, library: ctypes.CDLL) -> None:
         integer, pointer, flag = ctypes.c_int64, ctypes.c_void_p, ctypes.c_int
         signatures = {
-            "pack_weight": [flag, flag, pointer, integer, integer, integer, pointer, pointer, flag],
-            "unpack_weight": [flag, flag, pointer, pointer, integer, integer, integer, pointer, flag, flag],
-            "linear": [
-                flag,
-                flag,
-                pointer,
-                integer,
-                integer,
-                pointer,
-                pointer,
-                integer,
-                integer,
-                pointer,
-                pointer,
-                ctypes.c_float,
-                flag,
-                pointer,
-                pointer,
-                flag,
-            ],
-            "write_cache": [pointer, pointer, *[integer] * 5, *[pointer] * 4, flag],
-            "attention": [pointer, integer, pointer, pointer, integer, pointer, *[integer] * 6, *[pointer] * 5, flag],
+            "pack_weight": [pointer, pointer, flag],
+            "unpack_weight": [pointer, pointer, flag, flag],
+            "linear": [pointer, pointer, integer, pointer, flag, pointer, pointer, flag],
+            "write_cache": [pointer, pointer, pointer, integer, integer, integer, flag],
+            "attention": [*[pointer, pointer, integer] * 2, pointer, *[integer] * 3, pointer, flag],
+            "decode_step": [pointer, integer, pointer, pointer, pointer, integer, pointer, integer, pointer, flag],
         }
         for name, arguments in signatures.items():
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, None
         library.block_bytes.argtypes, library.block_bytes.restype = [flag], integer
-        self._library: Any = library
+        self.library: Any = library
 
     def pack(self, weight: Tensor, kind: WeightKind, order: Order = "rows") -> PackedWeight:
         """Round a weight (O, D) to `kind`, nearest, and lay it out."""
         source = weight.detach().float().contiguous()
         shape = source.shape[0], source.shape[1]
-        packed = PackedWeight(kind, order, shape, self._library.block_bytes(KINDS[kind]))
-        number, place, data, scales, outputs, padded = packed.source
-        self._library.pack_weight(
-            number, place, source.data_ptr(), outputs, source.shape[1], padded, data, scales, torch.get_num_threads()
-        )
+        packed = PackedWeight(kind, order, shape, self.library.block_bytes(KINDS[kind]))
+        self.library.pack_weight(reference(packed), source.data_ptr(), torch.get_num_threads())
         return packed
 
     def unpack(self, weight: PackedWeight, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the rounded weight, (O, D) float32 or bfloat16."""
         assert dtype in {torch.float32, torch.bfloat16}, dtype
         out = torch.empty(weight.shape, dtype=dtype)
-        number, order, data, scales, outputs, padded = weight.source
-        self._library.unpack_weight(
-            number, order, data, scales, outputs, weight.shape[1], padded, out.data_ptr(), dtype is torch.bfloat16,
-            torch.get_num_threads(),
-        )  # fmt: skip
+        self.library.unpack_weight(reference(weight), out.data_ptr(), dtype is torch.bfloat16, torch.get_num_threads())
         return out
 
     def linear(
@@ -146,21 +145,17 @@ class CPUKernels:
 
         `norm` is applied before, a GELU after, then `residual` (R, O) is added.
         """
-        number, order, data, scales, outputs, padded = weight.source
-        rows = x.shape[0]
-        out = torch.empty(rows, outputs)
-        norms = (None, None, 0.0) if norm is None else (norm.weight.data_ptr(), norm.bias.data_ptr(), norm.epsilon)
-        self._library.linear(
-            number, order, x.data_ptr(), rows, weight.shape[1], data, scales, outputs, padded, *norms, gelu,
-            None if residual is None else residual.data_ptr(), out.data_ptr(), torch.get_num_threads(),
+        out = torch.empty(x.shape[0], weight.shape[0])
+        self.library.linear(
+            reference(weight), x.data_ptr(), x.shape[0], None if norm is None else reference(norm), gelu,
+            pointer_to(residual), out.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         return out
 
     def write_cache(self, cache: QuantizedKV, key: Tensor, value: Tensor, start: int) -> None:
         """Round keys and values (R, G, q, d) into positions `start` … of a cache."""
-        rows, heads, new, dim = key.shape
-        self._library.write_cache(
-            key.data_ptr(), value.data_ptr(), rows * heads, new, dim, start, cache.length, *cache.pointers,
+        self.library.write_cache(
+            reference(cache), key.data_ptr(), value.data_ptr(), key.shape[0], key.shape[2], start,
             torch.get_num_threads(),
         )  # fmt: skip
 
@@ -178,17 +173,24 @@ class CPUKernels:
         The key and value (R, G, d) of `new` are first written at the last of them. `mask` (R, e) is added to scores.
         Rows may lie apart, as parts of one tensor do.
         """
-        rows, heads, dim = query.shape
+        rows, heads, _ = query.shape
         out = torch.empty(query.shape)
         key, value, stride = (
             (None, None, 0) if new is None else (new[0].data_ptr(), new[1].data_ptr(), new[0].stride(0))
         )
-        self._library.attention(
-            query.data_ptr(), query.stride(0), key, value, stride, None if mask is None else mask.data_ptr(),
-            rows, cache.heads, heads // cache.heads, dim, cache.length, length, *cache.pointers, out.data_ptr(),
-            torch.get_num_threads(),
+        self.library.attention(
+            reference(cache), query.data_ptr(), query.stride(0), key, value, stride, pointer_to(mask), rows,
+            heads // cache.struct.heads, length, out.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         return out
+
+
+def reference(value: PackedWeight | LayerNorm | QuantizedKV) -> Any:
+    return ctypes.byref(value.struct)
+
+
+def pointer_to(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 class QuantizedKV:
@@ -196,12 +198,12 @@ class QuantizedKV:
 
     def __init__(self, rows: int, heads: int, length: int, dim: int) -> None:
         assert dim % POSITIONS == 0, f"heads of {dim} numbers"
-        self.heads, self.length, self.dim = heads, _round_up(length, POSITIONS), dim
-        size = (rows, heads, self.length)
+        length = _round_up(length, POSITIONS)
+        size = (rows, heads, length)
         self.keys, self.values = allocate((2, *size, dim), torch.uint8).unbind()
         self.key_scales, self.value_scales = allocate((2, *size), torch.float32).unbind()
         tensors = (self.keys, self.key_scales, self.values, self.value_scales)
-        self.pointers = tuple(tensor.data_ptr() for tensor in tensors)
+        self.struct = CacheStruct(*(tensor.data_ptr() for tensor in tensors), heads, dim, length)
 
 
 def allocate(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -25,6 +25,7 @@ from v2m.models.inference.fast_linear import Precision
 from v2m.models.inference.inference_lm import InferenceLM
 from v2m.models.inference.kernel_choice import is_large
 from v2m.models.inference.kv_cache import PREFILL_STEPS, CrossAttentionInput, KVCache
+from v2m.models.inference.native_step import make_step
 from v2m.models.inference.sampling import filter_logits
 from v2m.models.lm import LM, sinusoidal_embedding
 
@@ -210,6 +211,7 @@ class GenerationState:
         self.cross_kv = [[kv.pack(kernels) for kv in cross_kv.pop(0)] for _ in self.lm.layers]
         if kernels is not None:
             self.cache.quantize(kernels)
+        self.native_step = make_step(self.lm, self.cache, self.cross_kv)
 
     def decode(self, progress: ProgressFn | None) -> None:
         config, device = self.lm.config, self.lm.device
@@ -255,9 +257,12 @@ class GenerationState:
         if self.step_bias is not None:
             x = x + self.step_bias.index_select(1, step)
         x = x + self.position_table[self.cache.position_ids(self.cache.position)]
-        x = self.lm(x, self.cache, self.cross_kv)
+        if self.native_step is not None:
+            logits = self.native_step(x)
+        else:
+            logits = self.lm.logits(self.lm(x, self.cache, self.cross_kv)[:, 0])
         config = self.lm.config
-        return (self.cfg_weights @ self.lm.logits(x[:, 0])).unflatten(-1, (config.num_codebooks, config.codebook_size))
+        return (self.cfg_weights @ logits).unflatten(-1, (config.num_codebooks, config.codebook_size))
 
     def _step(self) -> None:
         drawn = self._sample(self.next_logits())

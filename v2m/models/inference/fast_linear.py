@@ -57,7 +57,7 @@ class NativeLinear(FastLinear):
     """
 
     def __init__(self, weight: Tensor, precision: Precision, kernels: CPUKernels, order: Order = "rows") -> None:
-        self._kernels, self._weight = kernels, kernels.pack(weight, precision, order)
+        self._kernels, self.weight = kernels, kernels.pack(weight, precision, order)
         bf16 = precision != "fp32" and compat.cpu_has_avx512_bf16()
         self.wide_dtype = torch.bfloat16 if bf16 else torch.float32
 
@@ -76,12 +76,12 @@ class NativeLinear(FastLinear):
     def _apply(
         self, x: Tensor, *, norm: CastLayerNorm | None = None, gelu: bool = False, residual: Tensor | None = None
     ) -> Tensor:
-        inputs, shape = x.shape[-1], (*x.shape[:-1], self._weight.shape[0])
+        inputs, shape = x.shape[-1], (*x.shape[:-1], self.weight.shape[0])
         if x.numel() <= MAX_GEMV_ROWS * inputs:
             vectors, added = x.contiguous().view(-1, inputs), None if residual is None else residual.contiguous()
             native = None if norm is None else norm.native
-            return self._kernels.linear(vectors, self._weight, norm=native, gelu=gelu, residual=added).view(shape)
-        weight = self._kernels.unpack(self._weight, self.wide_dtype)
+            return self._kernels.linear(vectors, self.weight, norm=native, gelu=gelu, residual=added).view(shape)
+        weight = self._kernels.unpack(self.weight, self.wide_dtype)
         out = functional.linear((x if norm is None else norm(x)).to(self.wide_dtype), weight).float()
         out = functional.gelu(out) if gelu else out
         return out if residual is None else out + residual

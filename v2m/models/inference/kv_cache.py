@@ -76,7 +76,7 @@ class KVCache:
         self.padding = torch.zeros(rows, dtype=torch.long, device=device)  # (R,)
         self._dtype, self._width = dtype, width
         self._kernels: CPUKernels | None = None
-        self._quantized: list[QuantizedKV] = []  # of each layer, once quantized
+        self.quantized: list[QuantizedKV] = []  # of each layer, once quantized
         self._index = torch.arange(length, device=device)
         self._valid = None if not exact else torch.ones(rows, 1, 1, length, dtype=torch.bool, device=device)
         for row, count in enumerate(padding):
@@ -111,7 +111,7 @@ class KVCache:
             if self.seq_length:
                 key, value = buffer[:, :, :, : self.seq_length].float().contiguous().unbind()
                 kernels.write_cache(quantized, key, value, 0)
-            self._quantized.append(quantized)
+            self.quantized.append(quantized)
             self.buffers[layer] = buffer[:, :, :, :0].clone()
         self._kernels = kernels
 
@@ -167,7 +167,7 @@ class KVCache:
         if self._kernels is not None:
             query, key, value = qkv.view(len(qkv), 3, num_heads, -1).unbind(1)
             out = self._kernels.attention(
-                query, self._quantized[layer], self.seq_length + 1, new=(key, value), mask=mask
+                query, self.quantized[layer], self.seq_length + 1, new=(key, value), mask=mask
             )
             return out.view(len(qkv), 1, -1)
         query, key, value = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
@@ -301,15 +301,15 @@ class QuantizedCrossKV:
 
     def __init__(self, cross_kv: CrossKV, kernels: CPUKernels) -> None:
         rows, heads, length, width = cross_kv.keys.shape
-        self.start, self.end, self._length, self._kernels = cross_kv.start, cross_kv.end, length, kernels
-        self._mask = None if cross_kv.mask is None else cross_kv.mask[:, 0, 0].float().contiguous()
-        self._cache = QuantizedKV(rows, heads, length, width)
+        self.start, self.end, self.length, self._kernels = cross_kv.start, cross_kv.end, length, kernels
+        self.mask = None if cross_kv.mask is None else cross_kv.mask[:, 0, 0].float().contiguous()
+        self.cache = QuantizedKV(rows, heads, length, width)
         keys, values = (part.float().contiguous() for part in (cross_kv.keys, cross_kv.values))
-        kernels.write_cache(self._cache, keys, values, 0)
+        kernels.write_cache(self.cache, keys, values, 0)
 
     def __call__(self, query: Tensor) -> Tensor:
         """Attend with queries (R, H, 1, d), already divided by √d; the same shape out."""
-        return self._kernels.attention(query[:, :, 0], self._cache, self._length, mask=self._mask)[:, :, None]
+        return self._kernels.attention(query[:, :, 0], self.cache, self.length, mask=self.mask)[:, :, None]
 
 
 AnyCrossKV = CrossKV | PackedCrossKV | QuantizedCrossKV

@@ -24,7 +24,7 @@ from v2m.models.conditioning import Condition
 from v2m.models.inference.cpu_kernels import POSITIONS, CPUKernels, QuantizedKV
 from v2m.models.inference.fast_linear import OneDNNLinear
 
-PREFILL_STEPS = 256  # steps of a prompt in one forward: bounds the memory of their attention however long it is
+PREFILL_STEPS = 1024  # steps of a prompt in one forward: bounds the memory of their attention however long it is
 RESERVE_STEP = 64  # positions that a growing cache reserves at a time
 HEADS_PER_PRODUCT = 8  # h
 MIN_PACKED_TOKENS = 256  # tokens from which `PackedCrossKV` is the faster

@@ -16,6 +16,7 @@ from v2m.core.types import Floats, Tags
 from v2m.generators.sketch import Sketch
 from v2m.sketch.compose.arrange import Piece
 from v2m.sketch.compose.lead_sheet import Note, Part
+from v2m.sketch.perform import effects
 from v2m.sketch.perform.effects import NoiseEffects, compress, level_sections, render_riser
 from v2m.sketch.perform.synthesizer import DEFAULT_SOUNDFONT, provenance, render_mix
 from v2m.sketch.styles import STYLES
@@ -222,3 +223,18 @@ def test_metadata_names_the_soundfont_and_its_license(tmp_path: Path) -> None:
     other = tmp_path / "own.sf2"
     other.write_bytes(b"RIFF")
     assert provenance(other) == {"file": "own.sf2", "sha256": sha256(b"RIFF").hexdigest(), "license": None}
+
+
+def test_threads_change_no_bit_of_the_dynamics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of the mix are worked on in any order; the last one is not whole."""
+    rng = np.random.default_rng(0)
+    mix = (rng.standard_normal((2, 200_077)) * np.linspace(0.01, 0.3, 200_077)).astype(np.float32)
+    results = []
+    for work in (effects.map_in_threads, map):
+        monkeypatch.setattr(effects, "map_in_threads", work)
+        loud, stem = mix.copy(), mix * np.float32(0.5)
+        compress(loud, [stem], 48_000)
+        level_sections(loud, [stem], 48_000, 0.5)
+        results.append((loud, stem))
+    assert all(map(np.array_equal, *results))
+    assert not np.array_equal(results[0][0], mix)

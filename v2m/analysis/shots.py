@@ -82,11 +82,22 @@ class ShotDetector:
 
 def coarse_grid(frames: Pixels) -> Array:
     """(n, R, C, 3) mean colors 0–1 of R × C blocks, fewer in a smaller frame."""
-    parts = zip(frames.shape[1:3], (GRID_ROWS, GRID_COLUMNS), strict=True)
-    rows, columns = (np.linspace(0, size, min(size, count) + 1).astype(int) for size, count in parts)
-    sums = np.add.reduceat(np.add.reduceat(frames.astype(np.float32), rows[:-1], 1), columns[:-1], 2)
-    pixels = np.diff(rows)[:, None, None] * np.diff(columns)[:, None]
-    return (sums / (255 * pixels)).astype(np.float32)
+    height, width = frames.shape[1:3]
+    rows, columns = _memberships(height, GRID_ROWS), _memberships(width, GRID_COLUMNS)
+    pixels = rows.sum(1, dtype=int)[:, None, None] * columns.sum(1, dtype=int)[:, None]
+    grids = []
+    for part in frame_blocks(len(frames)):
+        lines = rows @ frames[part].astype(np.float32).reshape(-1, height, 3 * width)  # whole numbers, so exact
+        sums = columns @ lines.reshape(-1, len(rows), width, 3)
+        grids.append((sums / (255 * pixels)).astype(np.float32))
+    return np.concatenate(grids)
+
+
+def _memberships(size: int, count: int) -> Array:
+    """(`count`, `size`) 1 where a line of pixels belongs to a block, else 0; fewer blocks than lines."""
+    edges = np.linspace(0, size, min(size, count) + 1).astype(int)
+    lines = np.arange(size)
+    return ((lines >= edges[:-1, None]) & (lines < edges[1:, None])).astype(np.float32)
 
 
 def _color_histogram(frames: Pixels) -> Array:

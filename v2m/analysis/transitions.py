@@ -224,19 +224,21 @@ def _is_ramp(times: Floats, contrast: Floats, first: int, last: int) -> bool:
 def _find_flashes(times: Floats, brightness: Floats) -> list[Transition]:
     """Return runs of up to three frames that are brighter than all around them."""
     flashes: list[Transition] = []
-    n = 1
-    while n < len(brightness) - 1:
-        before = brightness[max(0, n - 5) : n].max()
+    padded = np.concatenate([np.full(5, -np.inf), brightness[:-1]])
+    recent = np.lib.stride_tricks.sliding_window_view(padded, 5).max(1)  # of the five frames before each
+    end = 1
+    for n in (np.flatnonzero(brightness[1:-1] - recent[1:-1] > FLASH_RISE) + 1).tolist():
+        if n < end:
+            continue
         for count in range(1, FLASH_FRAMES + 1):
             after = brightness[n + count : n + count + 5]
             if not len(after) or times[min(n + count, len(times) - 1)] - times[n] > FLASH_S:
                 break
-            rise = float(brightness[n : n + count].min() - max(before, after.max()))
+            rise = float(brightness[n : n + count].min() - max(recent[n], after.max()))
             if rise > FLASH_RISE:
                 flashes.append(Transition("flash", float(times[n]), float(times[n + count]), min(1.0, 2 * rise)))
-                n += count
+                end = n + count + 1
                 break
-        n += 1
     return flashes
 
 

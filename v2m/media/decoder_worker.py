@@ -30,8 +30,9 @@ def handle_request(request: dict[str, Any]) -> Iterator[Reply]:
     import av.logging  # heavy, so imported after the limits are set and the parent is watched
 
     from v2m.media import webp
-    from v2m.media.decoding import DecodeStats, read_frames, seek_frames
+    from v2m.media.decoding import DecodeStats, seek_frames
     from v2m.media.probe import probe
+    from v2m.media.reading import read_frames
 
     av.logging.set_level(None)
     task = request.pop("task")
@@ -77,6 +78,7 @@ def send_reply(out: BinaryIO, header: dict[str, Any], payload: np.ndarray | None
 def serve(requests: queue.SimpleQueue[bytes], out: BinaryIO) -> NoReturn:
     with suppress(Exception):  # a request says what is wrong; most processes start before they get one
         import v2m.media.probe
+        import v2m.media.reading
         import v2m.media.webp  # noqa: F401
     while True:
         request = json.loads(requests.get())

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
 from av.codec.context import ThreadType
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from v2m.core.errors import InvalidInputError
@@ -46,7 +43,6 @@ MIN_DECODABLE_RATIO = 0.25  # of the packets; encrypted or misnamed streams give
 CHUNK_BYTES = 1 << 20
 NUM_THREADS = min(8, os.cpu_count() or 1)  # each frame thread holds frames: 8K on 16 of them would need gigabytes
 SINGLE_THREADED_CODECS = {"vp9"}  # decord fails on them with more than one thread
-TimedFrame = tuple[float, VideoFrame]
 
 
 def open_video(path: str, max_pixels: int) -> InputContainer:
@@ -174,96 +170,6 @@ def _decode_packet(stream: VideoStream, packet: Packet | None, stats: DecodeStat
     stats.num_frames += len(frames)
     stats.num_corrupt += sum(frame.is_corrupt for frame in frames)
     return frames
-
-
-def read_frames(
-    path: str,
-    *,
-    stream: int,
-    max_pixels: int,
-    start: float,
-    size: Sequence[int],
-    orientation: Sequence[bool],
-    times: Sequence[float] | None,
-    order: Sequence[float] | None,
-    stats: DecodeStats,
-) -> Iterator[tuple[list[float], Pixels]]:
-    """Yield times (F,) and frames (F, H, W, 3) in chunks: the frames shown at the rising `times`, or all.
-
-    `size` is W, H. Seconds count from `start` on the stream's clock; where that clock is wrong, `order` gives the time
-    of each frame in turn. Raises InvalidInputError `undecodable` at the end where too few packets decoded.
-    """
-    convert = _FrameConverter(size, Orientation(*orientation))
-    chunk_frames = max(1, CHUNK_BYTES // (3 * size[0] * size[1]))
-    with open_video(path, max_pixels) as container:
-        video = container.streams[stream]
-        assert isinstance(video, VideoStream)
-        frames = _with_times(decode_frames(container, video, stats), video.time_base, start, order)
-        seconds: list[float] = []
-        images: list[Pixels] = []
-        num_frames = 0
-        for time, frame in frames if times is None else _frames_at(frames, times):
-            num_frames += 1
-            seconds.append(time)
-            images.append(convert(frame))
-            if len(images) >= chunk_frames:
-                yield seconds, np.stack(images)
-                seconds, images = [], []
-        if images:
-            yield seconds, np.stack(images)
-    if stats.complete and not (num_frames and stats.is_decodable):
-        raise InvalidInputError("undecodable", "can hardly be decoded; is it encrypted or damaged?")
-
-
-def _with_times(
-    frames: Iterable[VideoFrame], time_base: Fraction | None, start: float, order: Sequence[float] | None
-) -> Iterator[TimedFrame]:
-    """Yield frames with rising times from 0; frames before 0 or out of order are never shown."""
-    if order is not None:
-        for frame, time in zip(frames, order, strict=False):
-            yield time, frame
-        return
-    latest = -1e-4
-    for frame in frames:
-        time = None if frame.pts is None else ticks_to_seconds(frame.pts, time_base) - start
-        if time is not None and time > latest:
-            yield time, frame
-            latest = time
-
-
-def _frames_at(frames: Iterable[TimedFrame], times: Sequence[float]) -> Iterator[TimedFrame]:
-    """Yield for each time the last frame not after it, or else the first, as `timing.frame_index_at` does."""
-    instants = iter(times)
-    instant = next(instants, None)
-    shown = None
-    for time, frame in frames:
-        while shown is not None and instant is not None and instant + 1e-6 < time:
-            yield instant, shown
-            instant = next(instants, None)
-        if instant is None:
-            return
-        shown = frame
-    while shown is not None and instant is not None:
-        yield instant, shown
-        instant = next(instants, None)
-
-
-class _FrameConverter:
-    """Converter of frames to upright RGB arrays of one size; a repeated frame is converted once."""
-
-    def __init__(self, size: Sequence[int], orientation: Orientation) -> None:
-        self._size = (size[1], size[0]) if orientation.transpose else (size[0], size[1])
-        self._orientation = orientation
-        self._reformatter = VideoReformatter()
-        self._last: tuple[VideoFrame, Pixels] | None = None
-
-    def __call__(self, frame: VideoFrame) -> Pixels:
-        if self._last is None or self._last[0] is not frame:
-            width, height = self._size
-            area = Interpolation.AREA
-            scaled = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=area, threads=1)
-            self._last = frame, self._orientation.apply(scaled.to_ndarray())  # type: ignore[arg-type]
-        return self._last[1]
 
 
 class SeekError(Exception):

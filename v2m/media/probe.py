@@ -24,6 +24,7 @@ from v2m.core.timing import is_slideshow, mean_rate, ticks_to_seconds
 from v2m.media import decoding
 from v2m.media.decoding import Orientation, demux_packets, open_video, video_packets
 from v2m.media.ffmpeg import has_discontinuous_clock
+from v2m.media.span_decoding import is_balanced
 
 # Where decord's seeking is exact; AVI's clock counts packets in coding order and has no order of display.
 SEEKABLE_FORMATS, UNSEEKABLE_CODECS = {"mov", "matroska", "flv"}, {"av1", "gif", "apng", "vvc"}
@@ -47,6 +48,7 @@ class PacketScan:
     num_without_pts: int = 0
     num_leading: int = 0  # shown before the key frame that they follow in the file: an open GOP
     num_packets: int = 0  # all video packets, also those before the first key frame
+    key_packets: list[int] = field(default_factory=list)  # numbers of the key frames among them
     starts_with_keyframe: bool = True
     end_time: float = 0.0  # of any stream, seconds on the container's clock
     audio_end: float = 0.0  # of the longest audio stream, likewise
@@ -77,7 +79,9 @@ def probe(path: str, limits: dict[str, float]) -> dict[str, Any]:
             "warnings": _find_warnings(container, scan, facts),
             "ordered": bool(scan.num_without_pts) or container.format.name in FORMATS_WITHOUT_PTS,
         }
-        seekable = _is_seekable(container, scan, facts) and _is_utf8(path)
+        is_clean = _is_clean(container, scan, facts)
+        facts["separable"] = is_clean and facts["codec"] == "h264" and is_balanced(scan.key_packets, scan.num_packets)
+        seekable = is_clean and _is_utf8(path)
     return facts | _geometry(_decode_first_frame(path, facts["stream"], limits), (width, height), seekable)
 
 
@@ -152,6 +156,8 @@ def _count_packets(container: InputContainer, stream: VideoStream, scan: PacketS
     for packet in demux_packets(container):
         if packet.stream_index == stream.index and packet.size:
             scan.starts_with_keyframe &= scan.num_packets > 0 or packet.is_keyframe
+            if packet.is_keyframe:
+                scan.key_packets.append(scan.num_packets)
             scan.num_packets += 1
         if packet.pts is not None:
             end = ticks_to_seconds(packet.pts + (packet.duration or 0), packet.time_base)
@@ -205,8 +211,8 @@ def _find_warnings(container: InputContainer, scan: PacketScan, facts: dict[str,
     return warnings
 
 
-def _is_seekable(container: InputContainer, scan: PacketScan, facts: dict[str, Any]) -> bool:
-    """Return whether decord's index is right: every packet is a frame, every key frame a clean start."""
+def _is_clean(container: InputContainer, scan: PacketScan, facts: dict[str, Any]) -> bool:
+    """Return whether every packet is a frame and every key frame a clean start, as decord assumes."""
     return (
         bool(set(container.format.name.split(",")) & SEEKABLE_FORMATS)
         and facts["codec"] not in UNSEEKABLE_CODECS

@@ -188,7 +188,7 @@ class FileFrameSource(FrameSource):
         order = self._timestamps.tolist() if self._info["ordered"] else None
         request = {"task": "read", "path": str(self._media_path), "max_pixels": self._max_pixels, "size": size}
         request |= {"times": times, "order": order, "start": self._info["offset"]}
-        request |= {name: self._info[name] for name in ("stream", "orientation")}
+        request |= {name: self._info[name] for name in ("stream", "orientation", "separable")}
         try:
             for header, payload in self._process.request(request, self._timeout):
                 if "stats" in header:

@@ -14,13 +14,15 @@ N samples, G points of the compressor's gain curve.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from v2m.core import mapped_array
+from v2m.core.threads import map_in_threads
 from v2m.core.timing import db_to_gain, samples_to_seconds, seconds_to_samples, time_grid
 from v2m.core.types import Floats
 from v2m.sketch.compose.lead_sheet import LeadSheet
@@ -137,12 +139,7 @@ def compress(mix: NDArray[np.float32], stems: Sequence[NDArray[np.float32]], sam
     """Compress `mix` (2, N) in place, and `stems` by the same gain, so that they still sum to it."""
     step = max(1, seconds_to_samples(GAIN_STEP_S, sample_rate))
     curve = gain_reduction(*_measure_levels(mix, step))
-    points = (np.arange(len(curve)) + 0.5) * step
-    for part in mapped_array.chunks(mix.shape[1], max(1, BLOCK_SAMPLES // step) * step):
-        samples = np.arange(part.start, part.stop)
-        gain = (10.0 ** (-np.interp(samples, points, curve) / 20.0)).astype(np.float32)
-        for audio in (mix, *stems):
-            audio[:, part] *= gain
+    _apply_gain_curve((mix, *stems), -curve, step)
 
 
 def level_sections(
@@ -163,22 +160,35 @@ def level_sections(
     first = (len(window) - 1) // 2
     excess = 10.0 * np.log10(surrounding[first : first + len(power)] / total + 1e-9)
     gains = np.clip((share - 1.0) * excess, -MAX_LEVELING_DB, MAX_LEVELING_DB)
-    points = (np.arange(len(gains)) + 0.5) * step
-    for part in mapped_array.chunks(mix.shape[1], max(1, BLOCK_SAMPLES // step) * step):
-        samples = np.arange(part.start, part.stop)
-        gain = (10.0 ** (np.interp(samples, points, gains) / 20.0)).astype(np.float32)
-        for audio in (mix, *stems):
+    _apply_gain_curve((mix, *stems), gains, step)
+
+
+def _blocks(count: int, step: int) -> Iterator[slice]:
+    return mapped_array.chunks(count, max(1, BLOCK_SAMPLES // step) * step)
+
+
+def _apply_gain_curve(audios: Sequence[NDArray[np.float32]], gains_db: Floats, step: int) -> None:
+    """Scale `audios`, (2, N) each, in place by (G,) gains, linear in dB between the middles of the steps."""
+    points = (np.arange(len(gains_db)) + 0.5) * step
+
+    def scale(part: slice) -> None:
+        gain = (10.0 ** (np.interp(np.arange(part.start, part.stop), points, gains_db) / 20.0)).astype(np.float32)
+        for audio in audios:
             audio[:, part] *= gain
+
+    deque(map_in_threads(scale, _blocks(audios[0].shape[1], step)), maxlen=0)
 
 
 def _measure_levels(mix: NDArray[np.float32], step: int) -> tuple[Floats, Floats]:
     """Return peak (G,) and mean square (G,) of each `step` samples of both channels."""
-    peaks, powers = [], []
-    for part in mapped_array.chunks(mix.shape[1], max(1, BLOCK_SAMPLES // step) * step):
+
+    def measure(part: slice) -> tuple[Floats, Floats]:
         block = np.abs(mix[:, part]).astype(float)
         edges = np.arange(0, block.shape[1], step)
-        peaks.append(np.maximum.reduceat(block.max(0), edges))
-        powers.append(np.add.reduceat((block**2).mean(0), edges) / np.diff(np.append(edges, block.shape[1])))
+        power = np.add.reduceat((block**2).mean(0), edges) / np.diff(np.append(edges, block.shape[1]))
+        return np.maximum.reduceat(block.max(0), edges), power
+
+    peaks, powers = zip(*map_in_threads(measure, _blocks(mix.shape[1], step)), strict=True)
     return np.concatenate(peaks), np.concatenate(powers)
 
 

@@ -37,11 +37,12 @@ def measure(times: int) -> dict[str, Any]:
         rates.setdefault("memory", []).append(bandwidth() / 1e9)
         for precision in PRECISIONS:
             size = kernel_choice.WEIGHT_BYTES[precision]
+            read = kernel_choice.MEASURED_BYTES / size  # weights
             for kernel in kernel_choice.available_kernels(precision, device):
-                read = kernel_choice.MEASURED_BYTES / size
-                size_read = (NATIVE_INT4_BYTES if kernel.name.startswith("native") else TORCH_INT4_BYTES) if size < 1 else size
+                if precision == "int4":
+                    size = NATIVE_INT4_BYTES if kernel.name.startswith("native") else TORCH_INT4_BYTES
                 seconds = kernel_choice.measure_kernel(kernel, precision)
-                rates.setdefault(f"{precision} {kernel.name}", []).append(read * size_read / seconds / 1e9)
+                rates.setdefault(f"{precision} {kernel.name}", []).append(read * size / seconds / 1e9)
     return {name: round(statistics.median(values), 1) for name, values in rates.items()}
 
 

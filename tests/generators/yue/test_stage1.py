@@ -337,7 +337,10 @@ def test_each_token_is_processed_once_with_both_cfg_branches_in_one_forward(
     assert shapes == [(1, first), *[step] * count, (1, again), *[step] * count]
 
 
-def test_long_prompt_is_prefilled_in_chunks(model: LlamaForCausalLM, prompt: PromptEncoder) -> None:
+def test_long_prompt_is_prefilled_in_chunks(
+    model: LlamaForCausalLM, prompt: PromptEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage1, "PREFILL_STEPS", 256)
     lengths: list[int] = []
     hook = model.get_submodule("model.layers.0.mlp.act_fn").register_forward_hook(
         lambda _, given, out: lengths.append(out.shape[1])
@@ -347,7 +350,7 @@ def test_long_prompt_is_prefilled_in_chunks(model: LlamaForCausalLM, prompt: Pro
         (codes,) = generate_codes(model, prompt, head, [SectionPlan(PARTS[0], 3)], seed=0, sampling=GREEDY)
     finally:
         hook.remove()
-    assert max(lengths) == stage1.PREFILL_STEPS
+    assert max(lengths) == 256
     assert sum(lengths) == len(head) + len(prompt.section(PARTS[0])) - 1 + 6
     (slow,) = generate_uncached(model, prompt, head, [SectionPlan(PARTS[0], 3)], seed=0, settings=GREEDY, silence=None)
     assert ids_of(codes) == slow

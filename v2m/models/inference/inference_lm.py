@@ -98,9 +98,10 @@ class InferenceLM:
         self.config, self.device = config, lm.norm.weight.device
         kernel = choose_kernel(precision, lm, self.device)
         self.kernel, self.dtype = kernel.name, kernel.dtype
-        # what is rounded to 8 bits or less has its cache in 8 bits, too, where a kernel attends over it
+        # what is rounded to 8 bits or less has its cache in 8 bits, too, where a kernel attends over it in this type
         self.cache_kernels = cpu_kernels.load_kernels() if precision in {"int8", "int4"} else None
-        if self.device.type != "cpu" or config.dim // config.num_heads % cpu_kernels.POSITIONS:
+        has_whole_blocks = config.dim // config.num_heads % cpu_kernels.POSITIONS == 0
+        if self.device.type != "cpu" or self.dtype != torch.float32 or not has_whole_blocks:
             self.cache_kernels = None
         self.cache_dtype = torch.float32 if precision == "fp32" else torch.bfloat16
         self.embeddings = torch.cat([table.weight.detach() for table in tables]).to(self.dtype)  # (K · (V + 1), D)

@@ -77,9 +77,7 @@ def available_kernels(precision: Precision, device: torch.device) -> list[Kernel
 
 
 def _native_kernel(precision: Precision, kernels: CPUKernels, order: Order) -> Kernel:
-    return Kernel(
-        f"native {order}", torch.float32, lambda weight, _: NativeLinear(weight, precision, kernels, order)
-    )
+    return Kernel(f"native {order}", torch.float32, lambda weight, _: NativeLinear(weight, precision, kernels, order))
 
 
 def is_large(model: nn.Module) -> bool:

@@ -33,7 +33,8 @@ class _CrossStruct(ctypes.Structure):
 class _LayerStruct(ctypes.Structure):
     _fields_ = [
         *((name, NormStruct) for name in ("norm_self", "norm_cross", "norm_feedforward")),
-        *((name, WeightStruct) for name in ("query_key_value", "out", "cross_query", "cross_out", "expand", "contract")),
+        *((name, WeightStruct) for name in ("query_key_value", "out", "cross_query", "cross_out")),
+        *((name, WeightStruct) for name in ("expand", "contract")),
         ("cache", CacheStruct),
         ("cross", ctypes.POINTER(_CrossStruct)),
         ("num_cross", ctypes.c_int64),
@@ -49,7 +50,8 @@ class NativeStep:
         self._kernels, self._lm, self._cache, self._cross_kv = kernels, lm, cache, cross_kv  # hold what is pointed to
         self._layers = (_LayerStruct * len(lm.layers))()
         for struct, layer, quantized, parts in zip(self._layers, lm.layers, cache.quantized, cross_kv, strict=True):
-            struct.norm_self, struct.norm_feedforward = layer.norm_self.native.struct, layer.norm_feedforward.native.struct
+            struct.norm_self = layer.norm_self.native.struct
+            struct.norm_feedforward = layer.norm_feedforward.native.struct
             struct.cache = quantized.struct
             for name in ("query_key_value", "out", "expand", "contract"):
                 setattr(struct, name, _weight(getattr(layer, name)))

@@ -1,8 +1,7 @@
 /* Linear layers of few vectors and attention of single queries on a CPU, which read packed weights and caches once.
 
-   Built and called by cpu_kernels.py. GCC's and clang's vectors are used throughout: of `WIDTH` bytes, a register, in
-   products with weights, elsewhere of 64 bytes, which the compiler splits on processors with shorter registers.
-   Instructions are named where it does not find them: for products, sums and conversions of bytes.
+   Built and called by cpu_kernels.py. GCC's and clang's vectors of `WIDTH` bytes, a register, are used throughout.
+   Instructions are named where the compiler does not find them: for products, sums and conversions of bytes.
 
    Inputs are in blocks of 128, padded with zeros. Within a block of bytes, group k of 32 inputs lies in the 32-bit
    lanes j with j % 4 = k, so that the sums of products of a whole block have the groups side by side, and its scales
@@ -58,19 +57,13 @@
 #define HAS_VNNI 0
 #endif
 
-typedef float f32 __attribute__((vector_size(64)));
-typedef int32_t i32 __attribute__((vector_size(64)));
-typedef uint32_t u32 __attribute__((vector_size(64)));
-typedef uint8_t u8 __attribute__((vector_size(64)));
 typedef float f32x4 __attribute__((vector_size(16)));
-typedef int8_t i8x16 __attribute__((vector_size(16)));
-typedef uint16_t u16x16 __attribute__((vector_size(32)));
-/* a register */
 typedef float vf __attribute__((vector_size(WIDTH)));
 typedef int32_t vi __attribute__((vector_size(WIDTH)));
 typedef uint32_t vu __attribute__((vector_size(WIDTH)));
 typedef uint8_t vb __attribute__((vector_size(WIDTH)));
 
+#define STEP (WIDTH / 4)      /* numbers in a register */
 #define PARTS (BLOCK / WIDTH) /* registers of a block of bytes */
 
 enum { FP32, BF16, INT8, INT4 };
@@ -130,41 +123,38 @@ INLINE vi dot_offset(vi acc, vb a, vi b) {
 #endif
 }
 
-INLINE f32 to_float(i32 x) { return __builtin_convertvector(x, f32); }
+INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
 
-/* 16 bytes; GCC widens bytes one by one unless told how */
-INLINE f32 bytes_to_float(const int8_t *x) {
-#if defined(__AVX512F__)
-    return (f32)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)x)));
-#elif defined(__AVX2__)
-    union { __m256 half[2]; f32 v; } out;
-    for (int h = 0; h < 2; h++)
-        out.half[h] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(x + 8 * h))));
-    return out.v;
+INLINE vf maximum(vf a, vf b) {
+#if WIDTH == 64
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif WIDTH == 32
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
 #else
-    i8x16 bytes;
-    memcpy(&bytes, x, sizeof bytes);
-    return __builtin_convertvector(bytes, f32);
+    vi first = a > b;
+    return (vf)(((vi)a & first) | ((vi)b & ~first));
 #endif
 }
 
-INLINE f32 maximum(f32 a, f32 b) {
-#if defined(__AVX512F__)
-    return (f32)_mm512_max_ps((__m512)a, (__m512)b);
-#elif defined(__AVX2__)
-    union { f32 v; __m256 half[2]; } first = {a}, second = {b};
-    for (int h = 0; h < 2; h++) first.half[h] = _mm256_max_ps(first.half[h], second.half[h]);
-    return first.v;
-#else
-    i32 first = a > b;
-    return (f32)(((i32)a & first) | ((i32)b & ~first));
-#endif
-}
-
-INLINE float sum_lanes(f32 x) {
-    union { f32 v; f32x4 part[4]; } parts = {x};
-    f32x4 sum = (parts.part[0] + parts.part[1]) + (parts.part[2] + parts.part[3]);
+INLINE float sum_lanes(vf x) {
+    union { vf v; f32x4 part[WIDTH / 16]; } parts = {x};
+    f32x4 sum = parts.part[0];
+    for (int p = 1; p < WIDTH / 16; p++) sum += parts.part[p];
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+INLINE float largest_lane(vf x) {
+#if WIDTH == 64
+    return _mm512_reduce_max_ps((__m512)x);
+#elif WIDTH == 32
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_shuffle_ps(four, four, 1)));
+#else
+    float largest = x[0];
+    for (int j = 1; j < STEP; j++) largest = x[j] > largest ? x[j] : largest;
+    return largest;
+#endif
 }
 
 /* adds the sums of the lanes of four vectors to `sums` */
@@ -184,30 +174,17 @@ INLINE void add_sums(const vf x[OUTPUTS], float *sums) {
 }
 
 /* whole numbers, nearest, of values within 2^22 */
-INLINE i32 round_lanes(f32 x) { return (i32)(x + 12582912.0f) - 0x4b400000; }
+INLINE vi round_lanes(vf x) { return (vi)(x + 12582912.0f) - 0x4b400000; }
 
-INLINE float largest_lane(f32 x) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_max_ps((__m512)x);
-#elif defined(__SSE2__)
-    union { f32 v; __m128 part[4]; } parts = {x};
-    __m128 four = _mm_max_ps(_mm_max_ps(parts.part[0], parts.part[1]), _mm_max_ps(parts.part[2], parts.part[3]));
-    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_max_ss(four, _mm_shuffle_ps(four, four, 1)));
-#else
-    float largest = x[0];
-    for (int j = 1; j < LANES; j++) largest = x[j] > largest ? x[j] : largest;
-    return largest;
-#endif
-}
+INLINE vf magnitude(vf x) { return (vf)((vi)x & 0x7fffffff); }
 
-INLINE f32 magnitude(f32 x) { return (f32)((i32)x & 0x7fffffff); }
-
-INLINE f32 load(const float *x) {
-    f32 out;
+INLINE vf load(const float *x) {
+    vf out;
     memcpy(&out, x, sizeof out);
     return out;
 }
+
+INLINE void store(float *out, vf x) { memcpy(out, &x, sizeof x); }
 
 /* four bfloat16 scales of a block -> all lanes */
 INLINE vf block_scales(const uint16_t *scales) {
@@ -225,7 +202,7 @@ INLINE vf block_scales(const uint16_t *scales) {
     return (vf)REGISTER(shuffle_epi8)(REGISTER(set1_epi64x)(four), (WORDS)upper_halves);
 #else
     vu bits;
-    for (int j = 0; j < WIDTH / 4; j++) bits[j] = (uint32_t)scales[j % GROUPS] << 16;
+    for (int j = 0; j < STEP; j++) bits[j] = (uint32_t)scales[j % GROUPS] << 16;
     return (vf)bits;
 #endif
 }
@@ -242,26 +219,28 @@ INLINE uint16_t float_to_bf16(float x) {
 
 /* the step with which `count` numbers, a multiple of 16, fit in -127 ... 127 */
 INLINE float byte_scale(const float *x, int64_t count) {
-    f32 largest = {0};
-    for (int64_t i = 0; i < count; i += LANES) largest = maximum(magnitude(load(x + i)), largest);
+    vf largest = {0};
+    for (int64_t i = 0; i < count; i += STEP) largest = maximum(magnitude(load(x + i)), largest);
     float scale = largest_lane(largest) / 127;
     return scale > 1e-30f ? scale : 1e-30f;
 }
 
-/* of -128 ... 127 */
-INLINE i8x16 to_bytes(i32 x) {
-#if defined(__AVX512F__)
-    return (i8x16)_mm512_cvtepi32_epi8((__m512i)x);
-#elif defined(__SSE2__)
-    union { i32 v; __m128i part[4]; } parts = {x};
-    __m128i first = _mm_packs_epi32(parts.part[0], parts.part[1]);
-    return (i8x16)_mm_packs_epi16(first, _mm_packs_epi32(parts.part[2], parts.part[3]));
+/* the lanes, of -128 ... 127, as `STEP` bytes */
+INLINE void store_bytes(void *out, vi x) {
+#if WIDTH == 64
+    _mm_storeu_si128(out, _mm512_cvtepi32_epi8((__m512i)x));
+#elif WIDTH == 32
+    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)x), _mm256_extracti128_si256((__m256i)x, 1));
+    _mm_storel_epi64(out, _mm_packs_epi16(words, words));
 #else
-    return __builtin_convertvector(x, i8x16);
+    for (int j = 0; j < STEP; j++) ((int8_t *)out)[j] = (int8_t)x[j];
 #endif
 }
 
-INLINE i8x16 round_bytes(const float *x, float inverse) { return to_bytes(round_lanes(load(x) * inverse)); }
+/* `count` numbers, a multiple of 16, as bytes */
+INLINE void round_bytes(int8_t *out, const float *x, int64_t count, float scale) {
+    for (int64_t i = 0; i < count; i += STEP) store_bytes(out + i, round_lanes(load(x + i) * (1 / scale)));
+}
 
 /* byte of input i within the two vectors of a block */
 INLINE int byte_of_input(int i) {
@@ -274,34 +253,34 @@ static void *scratch(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 
 /* ---- functions -------------------------------------------------------------------------------------------------- */
 
 /* e^x of x <= 0; relative error below 2e-7 */
-INLINE f32 exponential(f32 x) {
-    x = maximum(x, (f32){} - 87.0f);
-    f32 scaled = x * 1.44269504f;
-    i32 whole = __builtin_convertvector(scaled - 0.5f, i32); /* towards 0: rounds to the nearest, x <= 0 */
-    f32 n = to_float(whole), r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    f32 p = 1.9875691500e-4f * r + 1.3981999507e-3f;
+INLINE vf exponential(vf x) {
+    x = maximum(x, (vf){} - 87.0f);
+    vf scaled = x * 1.44269504f;
+    vi whole = __builtin_convertvector(scaled - 0.5f, vi); /* towards 0: rounds to the nearest, x <= 0 */
+    vf n = to_float(whole), r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vf p = 1.9875691500e-4f * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f, p = p * r + 4.1665795894e-2f, p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f, p = p * r * r + r + 1.0f;
-    return p * (f32)((whole + 127) << 23);
+    return p * (vf)((whole + 127) << 23);
 }
 
 /* GELU by the error function; Abramowitz and Stegun 7.1.26, absolute error below 2e-7 */
-INLINE f32 gelu(f32 x) {
-    f32 z = magnitude(x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z);
-    f32 p = 1.061405429f * t - 1.453152027f;
+INLINE vf gelu(vf x) {
+    vf z = magnitude(x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z);
+    vf p = 1.061405429f * t - 1.453152027f;
     p = p * t + 1.421413741f, p = p * t - 0.284496736f, p = p * t + 0.254829592f;
-    f32 tail = p * t * exponential(-z * z); /* 1 - erf(z) */
-    i32 negative = x < 0.0f;
-    f32 share = (f32)(((i32)tail & negative) | ((i32)(2.0f - tail) & ~negative));
+    vf tail = p * t * exponential(-z * z); /* 1 - erf(z) */
+    vi negative = x < 0.0f;
+    vf share = (vf)(((vi)tail & negative) | ((vi)(2.0f - tail) & ~negative));
     return 0.5f * x * share;
 }
 
 /* layer norm of `count` numbers, in place; `padded` is a multiple of 16, and x is 0 between */
 static void normalize(float *x, int64_t count, int64_t padded, const Norm *norm) {
-    f32 sum = {0}, squares = {0};
-    for (int64_t i = 0; i < padded; i += LANES) sum += load(x + i);
+    vf sum = {0}, squares = {0};
+    for (int64_t i = 0; i < padded; i += STEP) sum += load(x + i);
     float mean = sum_lanes(sum) / count;
-    for (int64_t i = 0; i < padded; i += LANES) squares += (load(x + i) - mean) * (load(x + i) - mean);
+    for (int64_t i = 0; i < padded; i += STEP) squares += (load(x + i) - mean) * (load(x + i) - mean);
     float variance = (sum_lanes(squares) - (padded - count) * mean * mean) / count;
     float factor = 1 / sqrtf(variance + (float)norm->epsilon);
     for (int64_t i = 0; i < count; i++) x[i] = (x[i] - mean) * factor * norm->weight[i] + norm->bias[i];
@@ -369,23 +348,19 @@ void pack_weight(const Weight *weight, const float *source, int threads) {
     }
 }
 
-/* the 16 numbers from `place` on, a multiple of 16, of a block */
-INLINE f32 unpack_lanes(int kind, const uint8_t *block, const void *scales, int64_t o, int64_t number, int place) {
-    if (kind == FP32) return load((const float *)block + place);
-    int half = place % GROUP / LANES, group = place / GROUP;
-    if (kind == BF16) {
-        u32 pairs = ((const u32 *)block)[group];
-        return (f32)(half ? pairs & 0xffff0000u : pairs << 16);
+/* the numbers from `place` on, a multiple of 16, of a block -> 16 floats */
+INLINE void unpack_lanes(int kind, const uint8_t *block, const void *scales, int64_t o, int64_t number, int place,
+                         float out[LANES]) {
+    const int half = place % GROUP / LANES, group = place / GROUP;
+    for (int i = 0; i < LANES; i++) {
+        if (kind == FP32) out[i] = ((const float *)block)[place + i];
+        if (kind == BF16) out[i] = bf16_to_float(((const uint16_t *)block)[group * GROUP + 2 * i + half]);
+        int byte = 4 * (group + GROUPS * (i / 4)) + i % 4;
+        if (kind == INT8) out[i] = (float)(block[64 * half + byte] - 128) * ((const float *)scales)[o];
+        if (kind == INT4)
+            out[i] = (float)((block[byte] >> 4 * half & 15) - 8) *
+                     bf16_to_float(((const uint16_t *)scales)[number * GROUPS + group]);
     }
-    union { uint32_t words[4]; int8_t at[16]; } bytes;
-    for (int t = 0; t < 4; t++) {
-        uint32_t word;
-        memcpy(&word, block + (kind == INT8 ? 64 * half : 0) + 4 * (group + GROUPS * t), 4);
-        bytes.words[t] = kind == INT8 ? word ^ 0x80808080u : (word >> 4 * half & 0x0f0f0f0fu);
-    }
-    f32 values = bytes_to_float(bytes.at) - (kind == INT8 ? 0.0f : 8.0f);
-    return values * (kind == INT8 ? ((const float *)scales)[o]
-                                  : bf16_to_float(((const uint16_t *)scales)[number * GROUPS + group]));
 }
 
 /* blocks -> (O, D) in float32 or bfloat16 */
@@ -396,14 +371,18 @@ void unpack_weight(const Weight *weight, void *target, int to_bf16, int threads)
     for (int64_t o = 0; o < O; o++)
         for (int64_t i = 0; i < D; i += LANES) {
             int64_t number = block_number(order, o, i / BLOCK, blocks), count = D - i < LANES ? D - i : LANES;
-            f32 values = unpack_lanes(kind, weight->packed + number * size, weight->scales, o, number, (int)(i % BLOCK));
-            if (to_bf16) {
-                u32 bits = (u32)values;
-                u16x16 rounded = __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, u16x16);
-                memcpy((uint16_t *)target + o * D + i, &rounded, sizeof(uint16_t) * count);
-            } else {
-                memcpy((float *)target + o * D + i, &values, sizeof(float) * count);
+            float values[LANES];
+            const uint8_t *block = weight->packed + number * size;
+            switch (kind) {
+                case FP32: unpack_lanes(FP32, block, weight->scales, o, number, (int)(i % BLOCK), values); break;
+                case BF16: unpack_lanes(BF16, block, weight->scales, o, number, (int)(i % BLOCK), values); break;
+                case INT8: unpack_lanes(INT8, block, weight->scales, o, number, (int)(i % BLOCK), values); break;
+                default: unpack_lanes(INT4, block, weight->scales, o, number, (int)(i % BLOCK), values);
             }
+            if (to_bf16)
+                for (int64_t j = 0; j < count; j++) ((uint16_t *)target)[o * D + i + j] = float_to_bf16(values[j]);
+            else
+                memcpy((float *)target + o * D + i, values, sizeof(float) * count);
         }
 }
 
@@ -419,15 +398,14 @@ typedef struct {
 static void quantize_vector(const float *x, int64_t padded, int offset, Block *blocks) {
     for (int64_t b = 0; b < padded / BLOCK; b++) {
         union { vi v[PARTS]; int32_t at[BLOCK / 4]; } bytes;
-        union { vf v; float at[WIDTH / 4]; } scales;
+        union { vf v; float at[STEP]; } scales;
         for (int k = 0; k < GROUPS; k++) {
             const float *group = x + b * BLOCK + k * GROUP;
             float scale = byte_scale(group, GROUP);
-            for (int v = 0; v < 2; v++) {
-                union { i8x16 v; int32_t words[4]; } rounded = {round_bytes(group + v * LANES, 1 / scale)};
-                for (int t = 0; t < 4; t++) bytes.at[LANES * v + k + GROUPS * t] = rounded.words[t];
-            }
-            for (int j = k; j < WIDTH / 4; j += GROUPS) scales.at[j] = scale;
+            union { int8_t at[GROUP]; int32_t words[GROUP / 4]; } rounded;
+            round_bytes(rounded.at, group, GROUP, scale);
+            for (int t = 0; t < GROUP / 4; t++) bytes.at[LANES * (t / 4) + k + GROUPS * (t % 4)] = rounded.words[t];
+            for (int j = k; j < STEP; j += GROUPS) scales.at[j] = scale;
         }
         vi sums = {0};
         for (int p = 0; p < PARTS; p++) {
@@ -478,15 +456,15 @@ INLINE void multiply(int kind, int rows, const uint8_t *weight, const uint16_t *
                 vf scale = kind == INT4 ? block_scales(scales + o * distance * GROUPS) : (vf){};
                 for (int r = 0; r < rows; r++) {
                     const Block *x = (const Block *)vectors[r] + b;
-                    vf sum = __builtin_convertvector(sum_products(kind, bytes, x), vf);
+                    vf sum = to_float(sum_products(kind, bytes, x));
                     acc[r][o] += sum * (kind == INT4 ? scale * x->scales : x->scales);
                 }
             }
         } else {
-            for (int i = 0; i < BLOCK; i += WIDTH / 2) { /* two registers of float32 */
+            for (int i = 0; i < BLOCK; i += 2 * STEP) {
                 /* of bfloat16 a lane holds two inputs that lie 16 apart */
                 int low = kind == BF16 ? i / GROUP * GROUP + i % GROUP / 2 : i;
-                int high = low + (kind == BF16 ? LANES : WIDTH / 4);
+                int high = low + (kind == BF16 ? LANES : STEP);
                 for (int o = 0; o < OUTPUTS; o++) {
                     const uint8_t *block = weight + o * distance * size;
                     vf first, second;
@@ -582,11 +560,13 @@ void linear(const Weight *weight, const float *x, int64_t R, const Norm *norm, i
             }
             for (int i = 0; i < TILE; i++) scale[i] = kind == INT8 ? ((const float *)weight->scales)[output[i]] : 1;
             for (int64_t r = 0; r < R; r++) {
-                f32 products = load(sums[r]) * load(scale);
-                if (with_gelu) products = gelu(products);
+                for (int i = 0; i < TILE; i += STEP) {
+                    vf products = load(sums[r] + i) * load(scale + i);
+                    store(sums[r] + i, with_gelu ? gelu(products) : products);
+                }
                 for (int i = 0; i < TILE; i++) {
                     int64_t place = r * O + output[i];
-                    if (output[i] < O) out[place] = products[i] + (residual ? residual[place] : 0);
+                    if (output[i] < O) out[place] = sums[r][i] + (residual ? residual[place] : 0);
                 }
             }
         }
@@ -604,16 +584,17 @@ static void write_position(const float *key, const float *value, int64_t d, int6
                            float *key_scales, int8_t *values, float *value_scales) {
     uint8_t *block = keys + position / POSITIONS * POSITIONS * d + position % POSITIONS * 4;
     float key_scale = byte_scale(key, d), value_scale = byte_scale(value, d);
-    for (int64_t i = 0; i < d; i += LANES) {
-        union { i8x16 v; uint32_t words[4]; } rounded = {round_bytes(key + i, 1 / key_scale)};
-        for (int t = 0; t < 4; t++) {
-            uint32_t word = rounded.words[t] ^ 0x80808080u; /* adds 128 to each byte */
-            memcpy(block + (i / 4 + t) * 64, &word, 4);
-        }
-        union { i8x16 v; int8_t at[LANES]; } bytes = {round_bytes(value + i, 1 / value_scale)};
-        int8_t *place = values + position / 4 * 4 * d + 4 * i + position % 4;
-        for (int j = 0; j < LANES; j++) place[4 * j] = bytes.at[j];
+    int8_t rounded[d];
+    round_bytes(rounded, key, d, key_scale);
+    for (int64_t i = 0; i < d; i += 4) {
+        uint32_t word;
+        memcpy(&word, rounded + i, 4);
+        word ^= 0x80808080u; /* adds 128 to each byte */
+        memcpy(block + i / 4 * 64, &word, 4);
     }
+    round_bytes(rounded, value, d, value_scale);
+    int8_t *place = values + position / 4 * 4 * d + position % 4;
+    for (int64_t i = 0; i < d; i++) place[4 * i] = rounded[i];
     key_scales[position] = key_scale, value_scales[position] = value_scale;
 }
 
@@ -632,35 +613,39 @@ void write_cache(const Cache *cache, const float *key, const float *value, int64
 INLINE float score_keys(const float *query, int64_t d, const uint8_t *keys, const float *key_scales,
                         const float *mask, int64_t e, int32_t *high, int32_t *low, float *scores) {
     /* the second byte is 254 times finer */
-    float scale = byte_scale(query, d), inverse = 1 / scale;
-    i32 sums[2] = {{0}};
-    for (int64_t i = 0; i < d; i += LANES) {
-        f32 scaled = load(query + i) * inverse;
-        i32 whole = round_lanes(scaled), rest = round_lanes((scaled - to_float(whole)) * 254);
-        i8x16 first = to_bytes(whole), second = to_bytes(rest);
-        memcpy(high + i / 4, &first, sizeof first), memcpy(low + i / 4, &second, sizeof second);
-        sums[0] += whole, sums[1] += rest;
+    float scale = byte_scale(query, d);
+    vi sums = {0}, fine_sums = {0};
+    for (int64_t i = 0; i < d; i += STEP) {
+        vf scaled = load(query + i) * (1 / scale);
+        vi whole = round_lanes(scaled), rest = round_lanes((scaled - to_float(whole)) * 254);
+        store_bytes((int8_t *)high + i, whole), store_bytes((int8_t *)low + i, rest);
+        sums += whole, fine_sums += rest;
     }
-    int32_t totals[2] = {0};
-    for (int j = 0; j < LANES; j++) totals[0] += sums[0][j], totals[1] += sums[1][j];
-    f32 best = (f32){} - INFINITY;
+    int32_t total = 0, fine_total = 0;
+    for (int j = 0; j < STEP; j++) total += sums[j], fine_total += fine_sums[j];
+    vf best = (vf){} - INFINITY;
     for (int64_t p = 0; p < e; p += POSITIONS) {
         const uint8_t *block = keys + p * d;
-        union { vi part[POSITIONS / (WIDTH / 4)]; i32 v; } sum, fine;
-        sum.v = (i32){} - TAKE_BACK * totals[0], fine.v = (i32){} - TAKE_BACK * totals[1];
-        for (int64_t c = 0; c < d / 4; c++)
-            for (int h = 0; h < 64 / WIDTH; h++) {
+        vi sum[POSITIONS / STEP], fine[POSITIONS / STEP];
+        for (int h = 0; h < POSITIONS / STEP; h++)
+            sum[h] = (vi){} - TAKE_BACK * total, fine[h] = (vi){} - TAKE_BACK * fine_total;
+        for (int64_t c = 0; c < d / 4; c++) {
+            __builtin_prefetch(block + KEY_AHEAD + 64 * c);
+            for (int h = 0; h < POSITIONS / STEP; h++) {
                 vb bytes = *(const vb *)(block + 64 * c + WIDTH * h);
-                if (WIDTH * h % 64 == 0) __builtin_prefetch(block + KEY_AHEAD + 64 * c + WIDTH * h);
-                sum.part[h] = dot_offset(sum.part[h], bytes, (vi){} + high[c]);
-                fine.part[h] = dot_offset(fine.part[h], bytes, (vi){} + low[c]);
+                sum[h] = dot_offset(sum[h], bytes, (vi){} + high[c]);
+                fine[h] = dot_offset(fine[h], bytes, (vi){} + low[c]);
             }
-        f32 result = (to_float(sum.v) + to_float(fine.v) * (1 / 254.0f)) * scale * *(const f32 *)(key_scales + p);
-        if (mask || p + POSITIONS > e)
-            for (int j = 0; j < POSITIONS; j++)
-                result[j] = p + j < e ? result[j] + (mask ? mask[p + j] : 0) : -INFINITY;
-        *(f32 *)(scores + p) = result;
-        best = maximum(result, best);
+        }
+        for (int h = 0; h < POSITIONS / STEP; h++) {
+            int64_t first = p + h * STEP;
+            vf result = (to_float(sum[h]) + to_float(fine[h]) * (1 / 254.0f)) * scale * load(key_scales + first);
+            if (mask || first + STEP > e)
+                for (int j = 0; j < STEP; j++)
+                    result[j] = first + j < e ? result[j] + (mask ? mask[first + j] : 0) : -INFINITY;
+            store(scores + first, result);
+            best = maximum(result, best);
+        }
     }
     return largest_lane(best);
 }
@@ -672,7 +657,7 @@ INLINE void sum_values(const uint8_t *high, const uint8_t *low, const int8_t *va
     for (int64_t start = 0; start < e; start += VALUE_POSITIONS) {
         const int64_t end = start + VALUE_POSITIONS < e ? start + VALUE_POSITIONS : e;
         for (int64_t first = 0; first < d; first += WIDTH) { /* four registers of four positions */
-            const int64_t count = d - first < WIDTH ? (d - first) / (WIDTH / 4) : 4;
+            const int64_t count = d - first < WIDTH ? (d - first) / STEP : 4;
             vi coarse[4] = {{0}}, fine[4] = {{0}};
             for (int64_t p = start; p < end; p += 4) {
                 const vi *block = (const vi *)(values + p * d + 4 * first);
@@ -687,8 +672,8 @@ INLINE void sum_values(const uint8_t *high, const uint8_t *low, const int8_t *va
                 }
             }
             for (int c = 0; c < count; c++) {
-                vf *sum = (vf *)(out + first + c * (WIDTH / 4));
-                *sum += (__builtin_convertvector(coarse[c], vf) * 128 + __builtin_convertvector(fine[c], vf)) * factor;
+                vf *sum = (vf *)(out + first + c * STEP);
+                *sum += (to_float(coarse[c]) * 128 + to_float(fine[c])) * factor;
             }
         }
     }
@@ -704,19 +689,19 @@ static void attend_head(const Cache *cache, int64_t head, const float *query, in
     if (key) write_position(key, value, d, e - 1, keys, key_scales, values, value_scales);
     for (int64_t q = 0; q < n; q++) {
         float largest = score_keys(query + q * d, d, keys, key_scales, mask, e, words, words + d / 4, scores);
-        f32 total = {0}, best = {0};
-        for (int64_t p = 0; p < e; p += POSITIONS) {
-            f32 weight = exponential(*(f32 *)(scores + p) - largest);
+        vf total = {0}, best = {0};
+        for (int64_t p = 0; p < room; p += STEP) {
+            vf weight = exponential(load(scores + p) - largest);
             total += weight;
-            weight *= *(const f32 *)(value_scales + p); /* 0 where nothing was written */
+            weight *= load(value_scales + p); /* 0 where nothing was written */
             best = maximum(weight, best);
-            *(f32 *)(scores + p) = weight;
+            store(scores + p, weight);
         }
         float step = fmaxf(largest_lane(best), 1e-30f) / 16383;
         uint8_t *high = (uint8_t *)(scores + room), *low = high + room;
-        for (int64_t p = 0; p < e; p += POSITIONS) {
-            i32 weight = round_lanes(*(f32 *)(scores + p) * (1 / step));
-            *(i8x16 *)(high + p) = to_bytes(weight >> 7), *(i8x16 *)(low + p) = to_bytes(weight & 127);
+        for (int64_t p = 0; p < room; p += STEP) {
+            vi weight = round_lanes(load(scores + p) * (1 / step));
+            store_bytes(high + p, weight >> 7), store_bytes(low + p, weight & 127);
         }
         sum_values(high, low, values, d, room, step / sum_lanes(total), out + q * d);
     }

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from v2m.models.inference.cpu_kernels import CacheStruct, CPUKernels, NormStruct, QuantizedKV, WeightStruct, pointer_to
+from v2m.models.inference.cpu_kernels import CacheStruct, CPUKernels, NormStruct, WeightStruct, pointer_to
 from v2m.models.inference.fast_linear import FastLinear, NativeLinear
 from v2m.models.inference.inference_lm import InferenceLM
 from v2m.models.inference.kv_cache import AnyCrossKV, KVCache, QuantizedCrossKV
@@ -47,26 +47,28 @@ class NativeStep:
     def __init__(
         self, lm: InferenceLM, kernels: CPUKernels, cache: KVCache, cross_kv: Sequence[Sequence[QuantizedCrossKV]]
     ) -> None:
-        self._kernels, self._lm, self._cache, self._cross_kv = kernels, lm, cache, cross_kv  # hold what is pointed to
+        self._kernels, self._lm, self._cache = kernels, lm, cache
+        self._cross_kv, self._cross_structs = cross_kv, [_cross_structs(parts) for parts in cross_kv]  # pointed to
         self._layers = (_LayerStruct * len(lm.layers))()
-        for struct, layer, quantized, parts in zip(self._layers, lm.layers, cache.quantized, cross_kv, strict=True):
+        parts_of_layers = zip(self._layers, lm.layers, cache.quantized, self._cross_structs, strict=True)
+        for struct, layer, quantized, cross in parts_of_layers:
             struct.norm_self = layer.norm_self.native.struct
             struct.norm_feedforward = layer.norm_feedforward.native.struct
             struct.cache = quantized.struct
             for name in ("query_key_value", "out", "expand", "contract"):
                 setattr(struct, name, _weight(getattr(layer, name)))
-            if parts:
+            if len(cross):
                 assert layer.cross is not None
                 struct.norm_cross = layer.cross.norm.native.struct
                 struct.cross_query, struct.cross_out = _weight(layer.cross.query), _weight(layer.cross.out)
-                struct.cross, struct.num_cross = (_CrossStruct * len(parts))(*map(_cross_struct, parts)), len(parts)
+                struct.cross, struct.num_cross = cross, len(cross)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(R, 1, D) with positions → logits (R, K · V). The cache has advanced by 1."""
         cache, lm, heads = self._cache, self._lm, self._lm.heads
         assert isinstance(heads, NativeLinear)
         mask = cache.attention_mask(cache.next_positions(1))
-        x, logits = x.clone(), torch.empty(len(x), heads.weight.shape[0])
+        x, logits = x.clone(memory_format=torch.contiguous_format), torch.empty(len(x), heads.weight.shape[0])
         self._kernels.library.decode_step(
             self._layers, len(self._layers), ctypes.byref(lm.norm.native.struct), ctypes.byref(heads.weight.struct),
             x.data_ptr(), len(x), pointer_to(mask), cache.seq_length + 1, logits.data_ptr(), torch.get_num_threads(),
@@ -89,6 +91,6 @@ def _weight(layer: FastLinear) -> WeightStruct:
     return layer.weight.struct
 
 
-def _cross_struct(part: QuantizedCrossKV) -> _CrossStruct:
-    cache: QuantizedKV = part.cache
-    return _CrossStruct(cache.struct, part.start, part.end, part.length, pointer_to(part.mask))
+def _cross_structs(parts: Sequence[QuantizedCrossKV]) -> ctypes.Array[_CrossStruct]:
+    structs = [_CrossStruct(kv.cache.struct, kv.start, kv.end, kv.length, pointer_to(kv.mask)) for kv in parts]
+    return (_CrossStruct * len(parts))(*structs)

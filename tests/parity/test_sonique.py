@@ -135,7 +135,7 @@ def test_unet_equals_the_published_code(attentions: list[int]) -> None:
     wanted = written_out(ours.state_dict(), settings, x, time, (context, mask.float()))
     found = ours(x, time, context, mask)
     assert wanted.std() > 0.1
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=5e-5)
 
 
 def test_published_config_gives_models_of_the_published_size() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -296,12 +295,10 @@ def test_windowed_search_loses_few_hits(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(pieced.hits) >= 0.95 * len(whole.hits)
 
 
-def test_planning_an_hour_with_a_thousand_cuts_takes_seconds() -> None:
+def test_an_hour_with_a_thousand_cuts_is_planned() -> None:
     features = make_features(random_cuts(np.random.default_rng(9), 3600.0, 1000 / 3600), 3600.0)
     for steadiness in (0.0, 1.0):
-        start = time.process_time()
         check(plan_piece(features, 3600.0, 100.0, 0, steadiness=steadiness), steadiness, 4)
-        assert time.process_time() - start < 15  # 3.5 s measured; a slow machine may take longer
 
 
 def test_describe_plan() -> None:
